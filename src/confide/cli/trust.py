@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options with which a person says whom to trust, shared by every command that verifies."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from confide.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from confide.attestation.evidence import Endorsements
+    from confide.attestation.verifier import Verifier
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+SIMULATED_NOTICE = "SIMULATED: no hardware protects this enclave; whoever owns the machine can read it"
+
+
+def now() -> datetime:
+    """The time of day, which only a shell like this one may ask for."""
+    return datetime.now(UTC)  # noqa: TID251
+
+
+def parse_time(text: str | None) -> datetime:
+    """An RFC 3339 time, or now. A time without an offset is refused, since its meaning depends on the machine."""
+    if text is None:
+        return now()
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError("time", "not a time", hint="write it like 2026-06-01T00:00:00Z") from None
+    if at.tzinfo is None:
+        raise ConfigurationError("time", "the time has no offset", hint="add Z for UTC: 2026-06-01T00:00:00Z")
+    return at.astimezone(UTC)
+
+
+def trust_options(command: _Command) -> _Command:
+    """Add --policy, --endorsements, --allow-simulated and --anchor to a command."""
+    for option in reversed(
+        (
+            click.option(
+                "--policy",
+                "policy_path",
+                required=True,
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="The appraisal policy (TOML) that says which enclave you accept.",
+            ),
+            click.option(
+                "--endorsements",
+                "endorsement_paths",
+                multiple=True,
+                type=click.Path(exists=True, path_type=Path),
+                help="Certificates and CRLs (PEM or DER), or a folder of them; may be repeated.",
+            ),
+            click.option(
+                "--allow-simulated",
+                is_flag=True,
+                help="First consent: accept a simulated TEE, which protects nothing. Needs --anchor too.",
+            ),
+            click.option(
+                "--anchor",
+                metavar="FILE|local",
+                help="Second consent: the simulated root, as a PEM file, or `local` for this user's own.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def endorsements(paths: tuple[Path, ...]) -> Endorsements | None:
+    """What the given files say, or nothing."""
+    if not paths:
+        return None
+    from confide.tees import formats
+
+    return formats.read_endorsements(paths)
+
+
+def verifier(policy_path: Path, endorsement_paths: tuple[Path, ...], *, allow_simulated: bool, anchor: str | None) -> Verifier:
+    """The Verifier that these options describe."""
+    from confide.attestation.policy import AppraisalPolicy
+    from confide.attestation.verifier import Verifier
+
+    if allow_simulated != (anchor is not None):
+        raise ConfigurationError(
+            "consent",
+            "simulated evidence needs two consents, and only one was given",
+            hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
+        )
+    anchors = []
+    if anchor is not None:
+        from confide import simulator
+
+        anchors.append(simulator.anchor() if anchor == "local" else simulator.anchor_from_pem(Path(anchor).read_bytes()))
+    return Verifier(
+        AppraisalPolicy.from_file(policy_path),
+        endorsements=endorsements(endorsement_paths),
+        extra_anchors=tuple(anchors),
+        allow_simulated=allow_simulated,
+    )
