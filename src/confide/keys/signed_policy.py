@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an owner tells a broker, in statements that the owner has signed.
+
+A statement is deterministic CBOR in a COSE_Sign1 (RFC 9052 section 4.2) under the owner's Ed25519 key. The broker keeps
+the signed bytes and checks them again at every use, because its database is not trusted. Four things make a statement
+good for one purpose only:
+
+- the external AAD names this protocol, its version and the kind of statement, so that a signature over a policy can
+  never be read as a revocation, nor any other COSE document of this project as either;
+- ``store`` is the random name that a broker's store took when it was made, so that a statement cannot be replayed to
+  another broker, nor to the same broker after its database was thrown away;
+- ``owner`` repeats the signer's public key inside the signature (Ed25519 alone does not bind a signature to one key);
+- ``serial`` rises strictly for each owner and subject, so that an older policy cannot replace a newer one.
+
+Names are scoped by their owner: two owners may both call a key ``weights``, and neither can reach the other's.
+
+Specification: docs/spec/broker.md section 3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, TypeVar
+
+from confide.attestation.policy import AppraisalPolicy
+from confide.crypto import cose
+from confide.crypto.signing import SigningKey
+from confide.errors import BrokerError, ConfigurationError, MalformedError, NotGenuine
+from confide.wire import cbor
+from confide.wire.fields import Fields
+
+__all__ = [
+    "MAX_LEASE_SECONDS",
+    "MAX_POLICY_BYTES",
+    "MAX_SECRETS",
+    "MAX_SECRET_BYTES",
+    "MAX_STATEMENT_BYTES",
+    "PutKey",
+    "Query",
+    "Revoke",
+    "SetPolicy",
+    "SignedStatement",
+    "Statement",
+    "check_name",
+    "check_version",
+    "commitment",
+    "sign",
+    "verify",
+]
+
+OWNER_BYTES = 32
+STORE_BYTES = 16
+SALT_BYTES = 32
+COMMITMENT_BYTES = 64
+MAX_NAME = 64
+MAX_VERSION = 2**31 - 1
+MAX_SERIAL = 2**53 - 1
+MAX_SECRETS = 64
+MAX_SECRET_BYTES = 64 * 1024
+MAX_POLICY_BYTES = 32 * 1024
+MAX_STATEMENT_BYTES = 64 * 1024
+MAX_LEASE_SECONDS = 24 * 3600
+MAX_INSTANCES = 1024
+MIN_MEASUREMENT_BYTES = 16
+MAX_MEASUREMENT_BYTES = 64
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
+_VERSION = 1
+
+
+def check_name(name: object, what: str = "name") -> str:
+    """Return ``name`` if it is 1 to 64 ASCII letters, digits, ``.``, ``_`` or ``-``, beginning and ending with a letter
+    or digit and without ``..``; raise ``broker.name_invalid`` otherwise. There is no normalisation of any kind."""
+    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name) or ".." in name:
+        raise BrokerError(
+            "name_invalid",
+            f"the {what} is not a valid name",
+            hint="use 1 to 64 ASCII letters, digits, '.', '_' or '-', with a letter or digit at both ends and no '..'",
+        )
+    return name
+
+
+def check_version(version: object) -> int:
+    """Return ``version`` if it is an integer from 1 to 2**31 - 1; raise ``broker.name_invalid`` otherwise."""
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= MAX_VERSION:
+        raise BrokerError("name_invalid", "the version of a secret is not an integer from 1 to 2147483647")
+    return version
+
+
+def commitment(salt: bytes, secret: bytes) -> bytes:
+    """The 64 bytes by which an owner's signature fixes a secret without telling it.
+
+    The salt is 32 random bytes that are kept as secret as the secret itself, so that even a secret which can be guessed
+    cannot be confirmed from the statement.
+    """
+    if len(salt) != SALT_BYTES:
+        raise MalformedError("length_mismatch", "the salt of a commitment is not 32 bytes")
+    return hmac.new(salt, b"confide/broker/secret/1\x00" + secret, hashlib.sha512).digest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What every statement says: who, to which store, and which in the row of statements about its subject."""
+
+    kind: ClassVar[str]
+
+    owner: bytes
+    store: bytes
+    serial: int
+
+    @property
+    def subject(self) -> str:
+        """What the statement is about; serials rise strictly per owner and subject."""
+        raise NotImplementedError
+
+    def _body(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @classmethod
+    def _from_body(cls, head: _Head, fields: Fields) -> Self:
+        raise NotImplementedError
+
+    def encode(self) -> bytes:
+        """Deterministic CBOR of the statement, the payload that is signed."""
+        return cbor.encode(
+            {
+                "v": _VERSION,
+                "kind": self.kind,
+                "owner": self.owner,
+                "store": self.store,
+                "serial": self.serial,
+                **self._body(),
+            }
+        )
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read a payload of exactly this kind of statement; every value is checked, unknown keys are refused."""
+        value = cbor.decode(data, what=f"{cls.kind} statement", max_size=MAX_STATEMENT_BYTES)
+        if not isinstance(value, Mapping):
+            raise MalformedError("non_canonical", f"a {cls.kind} statement is not a map")
+        fields = Fields(value, f"{cls.kind} statement")
+        if fields.integer("v", 0, 2**32) != _VERSION:
+            raise MalformedError("unsupported_version", f"a {cls.kind} statement has an unknown version")
+        if fields.text("kind", max_length=16) != cls.kind:
+            raise MalformedError("unknown_format", f"a statement is not of the kind {cls.kind}")
+        head = _Head(
+            fields.bytes_("owner", length=OWNER_BYTES),
+            fields.bytes_("store", length=STORE_BYTES),
+            fields.integer("serial", 1, MAX_SERIAL),
+        )
+        statement = cls._from_body(head, fields)
+        fields.end()
+        return statement
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    owner: bytes
+    store: bytes
+    serial: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutKey(Statement):
+    """Store a secret under a name and version. The secret itself travels beside the statement, in the envelope."""
+
+    kind: ClassVar[str] = "put"
+
+    name: str
+    version: int
+    commitment: bytes
+
+    @property
+    def subject(self) -> str:
+        return f"key/{self.name}"
+
+    def _body(self) -> dict[str, Any]:
+        return {
+            "name": check_name(self.name),
+            "version": check_version(self.version),
+            "commitment": self.commitment,
+        }
+
+    @classmethod
+    def _from_body(cls, head: _Head, fields: Fields) -> Self:
+        return cls(
+            owner=head.owner,
+            store=head.store,
+            serial=head.serial,
+            name=_read_name(fields, "name"),
+            version=check_version(fields.integer("version", -(2**63), 2**64)),
+            commitment=fields.bytes_("commitment", length=COMMITMENT_BYTES),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetPolicy(Statement):
+    """Which secrets an enclave of a tenant may have, and what it must prove for them.
+
+    ``appraisal`` is the exact TOML of an AppraisalPolicy, which must have a ``[service]`` table whose ``id`` is the
+    tenant. ``lease_seconds`` is how long a released secret may be used. ``max_instances`` is how many distinct enclave
+    instances may ever receive a secret under this statement; 0 is no limit.
+    """
+
+    kind: ClassVar[str] = "policy"
+
+    tenant: str
+    secrets: tuple[tuple[str, int], ...]
+    appraisal: bytes
+    lease_seconds: int
+    max_instances: int = 0
+
+    @property
+    def subject(self) -> str:
+        return f"policy/{self.tenant}"
+
+    @property
+    def appraisal_policy(self) -> AppraisalPolicy:
+        """The parsed policy; raises ``configuration`` errors if the text is not a policy for the tenant."""
+        policy = AppraisalPolicy.from_toml(self.appraisal)
+        if policy.service is None:
+            raise ConfigurationError(
+                "invalid",
+                "the policy of a release has no [service] table",
+                hint="write the policy with `confide measure`, which adds kind, manifest and id",
+            )
+        if policy.service.id != self.tenant:
+            raise ConfigurationError(
+                "invalid",
+                "the [service] id of the policy is not the tenant that the statement names",
+                hint="a policy releases to the service whose id is the tenant; state the same id in both places",
+            )
+        return policy
+
+    def _body(self) -> dict[str, Any]:
+        check_name(self.tenant, "tenant")
+        _check_secrets(self.secrets)
+        return {
+            "tenant": self.tenant,
+            "secrets": [[name, version] for name, version in self.secrets],
+            "appraisal": self.appraisal,
+            "lease_seconds": self.lease_seconds,
+            "max_instances": self.max_instances,
+        }
+
+    @classmethod
+    def _from_body(cls, head: _Head, fields: Fields) -> Self:
+        return cls(
+            owner=head.owner,
+            store=head.store,
+            serial=head.serial,
+            tenant=_read_name(fields, "tenant"),
+            secrets=read_secrets(fields.list_("secrets")),
+            appraisal=fields.bytes_("appraisal", max_length=MAX_POLICY_BYTES),
+            lease_seconds=fields.integer("lease_seconds", 1, MAX_LEASE_SECONDS),
+            max_instances=fields.integer("max_instances", 0, MAX_INSTANCES),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoke(Statement):
+    """Take back a version of a key, a policy, a platform measurement or a manifest.
+
+    Exactly one target: ``("key", name, version)``, ``("policy", tenant)``, ``("measurement", bytes)`` or
+    ``("manifest", 32 bytes)``. Keys, measurements and manifests are revoked for good; a policy may be followed by a
+    newer one. A measurement or manifest is revoked for the owner's secrets only.
+    """
+
+    kind: ClassVar[str] = "revoke"
+
+    target: tuple[str, int] | str | None = None
+    measurement: bytes | None = None
+    manifest: bytes | None = None
+
+    @property
+    def what(self) -> str:
+        """``key``, ``policy``, ``measurement`` or ``manifest``."""
+        if self.measurement is not None:
+            return "measurement"
+        if self.manifest is not None:
+            return "manifest"
+        return "policy" if isinstance(self.target, str) else "key"
+
+    @property
+    def subject(self) -> str:
+        if self.measurement is not None:
+            return f"measurement/{self.measurement.hex()}"
+        if self.manifest is not None:
+            return f"manifest/{self.manifest.hex()}"
+        if isinstance(self.target, str):
+            return f"policy/{self.target}"
+        if self.target is None:
+            raise ConfigurationError("invalid", "a revocation names nothing to revoke")
+        return f"key/{self.target[0]}"
+
+    def _body(self) -> dict[str, Any]:
+        given = [x for x in (self.target, self.measurement, self.manifest) if x is not None]
+        if len(given) != 1:
+            raise ConfigurationError("invalid", "a revocation names exactly one thing")
+        if self.measurement is not None:
+            return {"what": "measurement", "value": self.measurement}
+        if self.manifest is not None:
+            return {"what": "manifest", "value": self.manifest}
+        if isinstance(self.target, str):
+            return {"what": "policy", "tenant": check_name(self.target, "tenant")}
+        name, version = self.target or ("", 0)
+        return {"what": "key", "name": check_name(name), "version": check_version(version)}
+
+    @classmethod
+    def _from_body(cls, head: _Head, fields: Fields) -> Self:
+        target: tuple[str, int] | str | None = None
+        measurement = manifest = None
+        match fields.text("what", max_length=16):
+            case "key":
+                target = (
+                    _read_name(fields, "name"),
+                    check_version(fields.integer("version", -(2**63), 2**64)),
+                )
+            case "policy":
+                target = _read_name(fields, "tenant")
+            case "measurement":
+                measurement = fields.bytes_("value", max_length=MAX_MEASUREMENT_BYTES)
+                if len(measurement) < MIN_MEASUREMENT_BYTES:
+                    raise MalformedError("length_mismatch", "a revoked measurement is too short")
+            case "manifest":
+                manifest = fields.bytes_("value", length=32)
+            case _:
+                raise MalformedError("unknown_format", "a revocation names an unknown kind of thing")
+        return cls(
+            owner=head.owner,
+            store=head.store,
+            serial=head.serial,
+            target=target,
+            measurement=measurement,
+            manifest=manifest,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query(Statement):
+    """Ask for one's own names (``list``) or audit records (``audit``). ``challenge`` is the broker's, used once; the
+    serial of a query is always 1, since the challenge already makes it new."""
+
+    kind: ClassVar[str] = "query"
+
+    what: str
+    challenge: bytes
+
+    @property
+    def subject(self) -> str:
+        return f"query/{self.what}"
+
+    def _body(self) -> dict[str, Any]:
+        return {"what": self.what, "challenge": self.challenge}
+
+    @classmethod
+    def _from_body(cls, head: _Head, fields: Fields) -> Self:
+        what = fields.text("what", max_length=16)
+        if what not in {"list", "audit"}:
+            raise MalformedError("unknown_format", "a query asks for something unknown")
+        return cls(
+            owner=head.owner,
+            store=head.store,
+            serial=head.serial,
+            what=what,
+            challenge=fields.bytes_("challenge", length=32),
+        )
+
+
+def _read_name(fields: Fields, key: str) -> str:
+    try:
+        name = fields.text(key, MAX_STATEMENT_BYTES)
+    except MalformedError:
+        name = ""
+    return check_name(name, key)
+
+
+def read_secrets(items: object) -> tuple[tuple[str, int], ...]:
+    """Read a list of ``[name, version]`` pairs: 1 to 64, strictly ascending, hence without duplicates."""
+    if not isinstance(items, list) or not all(isinstance(x, list) and len(x) == 2 for x in items):
+        raise MalformedError("non_canonical", "the secrets are not a list of pairs of name and version")
+    secrets = tuple((check_name(x[0]), check_version(x[1])) for x in items[: MAX_SECRETS + 1])
+    _check_secrets(secrets)
+    return secrets
+
+
+def _check_secrets(secrets: tuple[tuple[str, int], ...]) -> None:
+    if not 1 <= len(secrets) <= MAX_SECRETS:
+        raise MalformedError("limit_exceeded", "the number of secrets is not from 1 to 64")
+    for name, version in secrets:
+        check_name(name)
+        check_version(version)
+    if any(a >= b for a, b in zip(secrets, secrets[1:], strict=False)):
+        raise MalformedError("non_canonical", "the secrets are not in strictly ascending order")
+
+
+S = TypeVar("S", bound=Statement)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStatement:
+    """The exact COSE_Sign1 bytes and the public key (32 bytes) that they are said to be signed with."""
+
+    owner: bytes
+    data: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the signed bytes; audit records name a statement by it."""
+        return hashlib.sha256(self.data).digest()
+
+    def to_value(self) -> Any:
+        """As a CBOR value: ``[owner, COSE_Sign1]``."""
+        return [self.owner, self.data]
+
+    @classmethod
+    def from_value(cls, value: object) -> Self:
+        """Read ``[owner, COSE_Sign1]``; nothing has been verified then."""
+        if not isinstance(value, list) or len(value) != 2:
+            raise MalformedError("non_canonical", "a signed statement is not a pair of owner and COSE_Sign1")
+        owner, data = value
+        if not isinstance(owner, bytes) or len(owner) != OWNER_BYTES:
+            raise MalformedError("length_mismatch", "the owner of a statement is not 32 bytes")
+        if not isinstance(data, bytes) or not 0 < len(data) <= MAX_STATEMENT_BYTES:
+            raise MalformedError("limit_exceeded", "a signed statement is empty or too large")
+        return cls(owner, data)
+
+
+def sign(statement: Statement, key: SigningKey) -> SignedStatement:
+    """Sign a statement with its owner's key."""
+    if statement.owner != key.public:
+        raise ConfigurationError("invalid", "a statement can only be signed by the owner that it names")
+    payload = statement.encode()
+    type(statement).decode(payload)  # What the broker would refuse is refused before it is signed.
+    return SignedStatement(key.public, cose.sign1(key, payload, external_aad=_aad(statement.kind)))
+
+
+def verify(signed: SignedStatement, kind: type[S], *, store: bytes) -> S:
+    """Check the signature, then read the statement; it is of exactly the kind asked for and for exactly this store.
+
+    Raises ``not_genuine.bad_signature`` for anything not signed by ``signed.owner`` as this kind of statement,
+    ``not_genuine.identity_mismatch`` for another owner or store inside, ``malformed`` or ``broker.name_invalid`` for
+    what does not read.
+    """
+    payload = cose.verify1(signed.data, signed.owner, external_aad=_aad(kind.kind))
+    statement = kind.decode(payload)
+    if not hmac.compare_digest(statement.owner, signed.owner):
+        raise NotGenuine("identity_mismatch", "a statement names another owner than the one who signed it")
+    if not hmac.compare_digest(statement.store, store):
+        raise NotGenuine(
+            "identity_mismatch",
+            "a statement was signed for another broker's store",
+            hint="ask the broker for the name of its store and sign again; a store that was made anew has a new name",
+        )
+    return statement
+
+
+def _aad(kind: str) -> bytes:
+    return b"confide/broker/statement/1\x00" + kind.encode("ascii")
