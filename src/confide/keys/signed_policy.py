@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
@@ -30,6 +29,8 @@ from confide.attestation.policy import AppraisalPolicy
 from confide.crypto import cose
 from confide.crypto.signing import SigningKey
 from confide.errors import BrokerError, ConfigurationError, MalformedError, NotGenuine
+from confide.keys.release import SecretName
+from confide.sealing.names import is_name
 from confide.wire import cbor
 from confide.wire.fields import Fields
 
@@ -46,7 +47,6 @@ __all__ = [
     "SignedStatement",
     "Statement",
     "check_name",
-    "check_version",
     "commitment",
     "sign",
     "verify",
@@ -56,8 +56,6 @@ OWNER_BYTES = 32
 STORE_BYTES = 16
 SALT_BYTES = 32
 COMMITMENT_BYTES = 64
-MAX_NAME = 64
-MAX_VERSION = 2**31 - 1
 MAX_SERIAL = 2**53 - 1
 MAX_SECRETS = 64
 MAX_SECRET_BYTES = 64 * 1024
@@ -68,27 +66,19 @@ MAX_INSTANCES = 1024
 MIN_MEASUREMENT_BYTES = 16
 MAX_MEASUREMENT_BYTES = 64
 
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?", re.ASCII)
 _VERSION = 1
 
 
 def check_name(name: object, what: str = "name") -> str:
-    """Return ``name`` if it is 1 to 64 ASCII letters, digits, ``.``, ``_`` or ``-``, beginning and ending with a letter
-    or digit and without ``..``; raise ``broker.name_invalid`` otherwise. There is no normalisation of any kind."""
-    if not isinstance(name, str) or len(name) > MAX_NAME or not _NAME.fullmatch(name) or ".." in name:
+    """Return ``name`` if it follows the one grammar of names (docs/spec/release.md section 1); raise
+    ``broker.name_invalid`` otherwise. There is no normalisation of any kind."""
+    if not isinstance(name, str) or not is_name(name):
         raise BrokerError(
             "name_invalid",
-            f"the {what} is not a valid name",
-            hint="use 1 to 64 ASCII letters, digits, '.', '_' or '-', with a letter or digit at both ends and no '..'",
+            f"the {what} is outside the grammar",
+            hint="use 1 to 128 ASCII letters, digits, '.', '_' or '-', with a letter or digit at both ends",
         )
     return name
-
-
-def check_version(version: object) -> int:
-    """Return ``version`` if it is an integer from 1 to 2**31 - 1; raise ``broker.name_invalid`` otherwise."""
-    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= MAX_VERSION:
-        raise BrokerError("name_invalid", "the version of a secret is not an integer from 1 to 2147483647")
-    return version
 
 
 def commitment(salt: bytes, secret: bytes) -> bytes:
@@ -171,18 +161,17 @@ class PutKey(Statement):
 
     kind: ClassVar[str] = "put"
 
-    name: str
-    version: int
+    secret: SecretName
     commitment: bytes
 
     @property
     def subject(self) -> str:
-        return f"key/{self.name}"
+        return f"key/{self.secret.name}"
 
     def _body(self) -> dict[str, Any]:
         return {
-            "name": check_name(self.name),
-            "version": check_version(self.version),
+            "name": self.secret.name,
+            "version": self.secret.version,
             "commitment": self.commitment,
         }
 
@@ -192,8 +181,7 @@ class PutKey(Statement):
             owner=head.owner,
             store=head.store,
             serial=head.serial,
-            name=_read_name(fields, "name"),
-            version=check_version(fields.integer("version", -(2**63), 2**64)),
+            secret=_read_secret(fields),
             commitment=fields.bytes_("commitment", length=COMMITMENT_BYTES),
         )
 
@@ -210,7 +198,7 @@ class SetPolicy(Statement):
     kind: ClassVar[str] = "policy"
 
     tenant: str
-    secrets: tuple[tuple[str, int], ...]
+    secrets: tuple[SecretName, ...]
     appraisal: bytes
     lease_seconds: int
     max_instances: int = 0
@@ -242,7 +230,7 @@ class SetPolicy(Statement):
         _check_secrets(self.secrets)
         return {
             "tenant": self.tenant,
-            "secrets": [[name, version] for name, version in self.secrets],
+            "secrets": [[secret.name, secret.version] for secret in self.secrets],
             "appraisal": self.appraisal,
             "lease_seconds": self.lease_seconds,
             "max_instances": self.max_instances,
@@ -266,63 +254,52 @@ class SetPolicy(Statement):
 class Revoke(Statement):
     """Take back a version of a key, a policy, a platform measurement or a manifest.
 
-    Exactly one target: ``("key", name, version)``, ``("policy", tenant)``, ``("measurement", bytes)`` or
-    ``("manifest", 32 bytes)``. Keys, measurements and manifests are revoked for good; a policy may be followed by a
+    Exactly one of: ``secret``, ``tenant`` (the policy for it), ``measurement`` (16 to 64 bytes, as any TEE reports it) and
+    ``manifest`` (32 bytes). Keys, measurements and manifests are revoked for good; a policy may be followed by a
     newer one. A measurement or manifest is revoked for the owner's secrets only.
     """
 
     kind: ClassVar[str] = "revoke"
 
-    target: tuple[str, int] | str | None = None
+    secret: SecretName | None = None
+    tenant: str | None = None
     measurement: bytes | None = None
     manifest: bytes | None = None
+
+    def __post_init__(self) -> None:
+        if [self.secret, self.tenant, self.measurement, self.manifest].count(None) != 3:
+            raise ConfigurationError("invalid", "a revocation names exactly one thing")
 
     @property
     def what(self) -> str:
         """``key``, ``policy``, ``measurement`` or ``manifest``."""
-        if self.measurement is not None:
-            return "measurement"
-        if self.manifest is not None:
-            return "manifest"
-        return "policy" if isinstance(self.target, str) else "key"
+        return self.subject.partition("/")[0]
 
     @property
     def subject(self) -> str:
+        if self.secret is not None:
+            return f"key/{self.secret.name}"
+        if self.tenant is not None:
+            return f"policy/{self.tenant}"
         if self.measurement is not None:
             return f"measurement/{self.measurement.hex()}"
-        if self.manifest is not None:
-            return f"manifest/{self.manifest.hex()}"
-        if isinstance(self.target, str):
-            return f"policy/{self.target}"
-        if self.target is None:
-            raise ConfigurationError("invalid", "a revocation names nothing to revoke")
-        return f"key/{self.target[0]}"
+        return f"manifest/{(self.manifest or b'').hex()}"
 
     def _body(self) -> dict[str, Any]:
-        given = [x for x in (self.target, self.measurement, self.manifest) if x is not None]
-        if len(given) != 1:
-            raise ConfigurationError("invalid", "a revocation names exactly one thing")
-        if self.measurement is not None:
-            return {"what": "measurement", "value": self.measurement}
-        if self.manifest is not None:
-            return {"what": "manifest", "value": self.manifest}
-        if isinstance(self.target, str):
-            return {"what": "policy", "tenant": check_name(self.target, "tenant")}
-        name, version = self.target or ("", 0)
-        return {"what": "key", "name": check_name(name), "version": check_version(version)}
+        if self.secret is not None:
+            return {"what": "key", "name": self.secret.name, "version": self.secret.version}
+        if self.tenant is not None:
+            return {"what": "policy", "tenant": check_name(self.tenant, "tenant")}
+        return {"what": self.what, "value": self.manifest if self.measurement is None else self.measurement}
 
     @classmethod
     def _from_body(cls, head: _Head, fields: Fields) -> Self:
-        target: tuple[str, int] | str | None = None
-        measurement = manifest = None
+        secret = tenant = measurement = manifest = None
         match fields.text("what", max_length=16):
             case "key":
-                target = (
-                    _read_name(fields, "name"),
-                    check_version(fields.integer("version", -(2**63), 2**64)),
-                )
+                secret = _read_secret(fields)
             case "policy":
-                target = _read_name(fields, "tenant")
+                tenant = _read_name(fields, "tenant")
             case "measurement":
                 measurement = fields.bytes_("value", max_length=MAX_MEASUREMENT_BYTES)
                 if len(measurement) < MIN_MEASUREMENT_BYTES:
@@ -335,7 +312,8 @@ class Revoke(Statement):
             owner=head.owner,
             store=head.store,
             serial=head.serial,
-            target=target,
+            secret=secret,
+            tenant=tenant,
             measurement=measurement,
             manifest=manifest,
         )
@@ -380,22 +358,23 @@ def _read_name(fields: Fields, key: str) -> str:
     return check_name(name, key)
 
 
-def read_secrets(items: object) -> tuple[tuple[str, int], ...]:
+def _read_secret(fields: Fields) -> SecretName:
+    return SecretName(_read_name(fields, "name"), fields.integer("version", -(2**63), 2**64 - 1))
+
+
+def read_secrets(items: object) -> tuple[SecretName, ...]:
     """Read a list of ``[name, version]`` pairs: 1 to 64, strictly ascending, hence without duplicates."""
     if not isinstance(items, list) or not all(isinstance(x, list) and len(x) == 2 for x in items):
         raise MalformedError("non_canonical", "the secrets are not a list of pairs of name and version")
-    secrets = tuple((check_name(x[0]), check_version(x[1])) for x in items[: MAX_SECRETS + 1])
+    secrets = tuple(SecretName(*item) for item in items[: MAX_SECRETS + 1])
     _check_secrets(secrets)
     return secrets
 
 
-def _check_secrets(secrets: tuple[tuple[str, int], ...]) -> None:
+def _check_secrets(secrets: tuple[SecretName, ...]) -> None:
     if not 1 <= len(secrets) <= MAX_SECRETS:
-        raise MalformedError("limit_exceeded", "the number of secrets is not from 1 to 64")
-    for name, version in secrets:
-        check_name(name)
-        check_version(version)
-    if any(a >= b for a, b in zip(secrets, secrets[1:], strict=False)):
+        raise MalformedError("limit_exceeded", f"the number of secrets is not from 1 to {MAX_SECRETS}")
+    if list(secrets) != sorted(set(secrets)):
         raise MalformedError("non_canonical", "the secrets are not in strictly ascending order")
 
 
