@@ -11,9 +11,13 @@ from pathlib import Path
 def main() -> int:
     """Run all, in order of their names; the exit code is that of the worst. A missed target is not a failure."""
     folder = Path(__file__).parent
-    names = sorted(path.stem for path in folder.glob("*.py") if path.stem not in {"__init__", "__main__", "harness"})
+    names = sorted(
+        path.stem for path in folder.glob("*.py") if path.stem not in {"__init__", "__main__", "harness"}
+    )
     return max(
-        subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], cwd=folder.parent, check=False).returncode
+        subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", *sys.argv[1:]], cwd=folder.parent, check=False
+        ).returncode
         for name in names
     )
 

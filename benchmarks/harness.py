@@ -74,36 +74,87 @@ class Report:
     rows: list[Row] = field(default_factory=list)
 
     def ratio(
-        self, target: str, what: str, ours: float, peer: float, *, at_most: float | None = None, at_least: float | None = None, unit: str = "us"
+        self,
+        target: str,
+        what: str,
+        ours: float,
+        peer: float,
+        *,
+        at_most: float | None = None,
+        at_least: float | None = None,
+        unit: str = "us",
     ) -> None:
         """Add `ours / peer` of two durations in seconds; with `at_least`, of their speeds (`peer / ours`)."""
         scale = {"us": 1e6, "ms": 1e3, "s": 1.0}[unit]
         ours_text, peer_text = f"{ours * scale:.2f} {unit}", f"{peer * scale:.2f} {unit}"
         if at_least is not None:
             reached = peer / ours
-            self.rows.append(Row(target, what, ours_text, peer_text, f"{reached:.2f}x speed", f">= {at_least}x", reached >= at_least))
+            self.rows.append(
+                Row(
+                    target,
+                    what,
+                    ours_text,
+                    peer_text,
+                    f"{reached:.2f}x speed",
+                    f">= {at_least}x",
+                    reached >= at_least,
+                )
+            )
         elif at_most is not None:
             reached = ours / peer
-            self.rows.append(Row(target, what, ours_text, peer_text, f"{reached:.2f}x", f"<= {at_most}x", reached <= at_most))
+            self.rows.append(
+                Row(
+                    target,
+                    what,
+                    ours_text,
+                    peer_text,
+                    f"{reached:.2f}x",
+                    f"<= {at_most}x",
+                    reached <= at_most,
+                )
+            )
         else:
             raise ValueError("say at_most or at_least")
 
-    def difference(self, target: str, what: str, ours: float, peer: float, *, at_most: float, unit: str = "us") -> None:
+    def difference(
+        self, target: str, what: str, ours: float, peer: float, *, at_most: float, unit: str = "us"
+    ) -> None:
         """Add `ours - peer` of two durations in seconds; `at_most` is in `unit`."""
         scale = {"us": 1e6, "ms": 1e3, "s": 1.0}[unit]
         reached = (ours - peer) * scale
         self.rows.append(
-            Row(target, what, f"{ours * scale:.2f} {unit}", f"{peer * scale:.2f} {unit}", f"+{reached:.2f} {unit}", f"<= +{at_most} {unit}", reached <= at_most)
+            Row(
+                target,
+                what,
+                f"{ours * scale:.2f} {unit}",
+                f"{peer * scale:.2f} {unit}",
+                f"+{reached:.2f} {unit}",
+                f"<= +{at_most} {unit}",
+                reached <= at_most,
+            )
         )
 
     def show(self, *, as_json: bool) -> None:
         """Print the table, or JSON with the machine it was measured on."""
         if as_json:
             rows = [{name: getattr(row, name) for name in Row.__slots__} for row in self.rows]
-            print(json.dumps({"title": self.title, "machine": platform.processor() or platform.machine(), "python": platform.python_version(), "rows": rows}, indent=2))
+            print(
+                json.dumps(
+                    {
+                        "title": self.title,
+                        "machine": platform.processor() or platform.machine(),
+                        "python": platform.python_version(),
+                        "rows": rows,
+                    },
+                    indent=2,
+                )
+            )
             return
         cells: list[Sequence[str]] = [("target", "what", "ours", "peer", "reached", "wanted", "")]
-        cells += [(r.target, r.what, r.ours, r.peer, r.reached, r.wanted, "met" if r.met else "MISSED") for r in self.rows]
+        cells += [
+            (r.target, r.what, r.ours, r.peer, r.reached, r.wanted, "met" if r.met else "MISSED")
+            for r in self.rows
+        ]
         widths = [max(len(row[column]) for row in cells) for column in range(7)]
         print(f"\n{self.title}")
         for row in cells:

@@ -15,7 +15,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Print the table."""
     parser = harness.parser(__doc__ or "")
     options = parser.parse_args(arguments)
-    report = harness.Report("T1: seal and open into a reused buffer, against AESGCM.encrypt_into and decrypt_into")
+    report = harness.Report(
+        "T1: seal and open into a reused buffer, against AESGCM.encrypt_into and decrypt_into"
+    )
     key, nonce, aad = os.urandom(32), os.urandom(12), b"\x02"
     ours, theirs = Aead(key), AESGCM(key)
     for label, size, calls, floor in (("1 MiB", 1 << 20, 50, 0.90), ("4 KiB", 4096, 5000, 0.50)):
@@ -34,8 +36,12 @@ def main(arguments: list[str] | None = None) -> None:
             repetitions=options.repetitions,
             calls=calls,
         )
-        report.ratio("T1", f"seal {label}", measured["seal"].cpu, measured["encrypt_into"].cpu, at_least=floor)
-        report.ratio("T1", f"open {label}", measured["open"].cpu, measured["decrypt_into"].cpu, at_least=floor)
+        report.ratio(
+            "T1", f"seal {label}", measured["seal"].cpu, measured["encrypt_into"].cpu, at_least=floor
+        )
+        report.ratio(
+            "T1", f"open {label}", measured["open"].cpu, measured["decrypt_into"].cpu, at_least=floor
+        )
     report.show(as_json=options.json)
 
 

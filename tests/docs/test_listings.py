@@ -85,7 +85,13 @@ def test_every_listing_of_a_page_runs_and_prints_what_it_shows(document: Path, t
     script = "\n".join(["set -eu", "set -m", "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT", *page.script])
 
     done = subprocess.run(
-        ["bash", "-c", script], cwd=work, env=environment, capture_output=True, text=True, timeout=280, check=False
+        ["bash", "-c", script],
+        cwd=work,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
@@ -101,10 +107,17 @@ def test_a_listing_that_fails_is_noticed() -> None:
 
 
 def test_every_relative_link_of_a_page_leads_somewhere() -> None:
-    dead = []
-    for document in [ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text()):
-            if "://" not in target and not (document.parent / target).exists():
-                dead.append(f"{document.relative_to(ROOT)}: {target}")
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [
+        (document, target)
+        for document in documents
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document.read_text())
+    ]
+
+    dead = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document, target in links
+        if "://" not in target and not (document.parent / target).exists()
+    ]
 
     assert dead == []

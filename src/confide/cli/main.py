@@ -51,7 +51,9 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, _, line) in _COMMANDS.items()])
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="confide", message="confide %(version)s")
 def cli() -> None:
     """Machine learning on data and models that the machine's owner must not see."""
@@ -60,7 +62,11 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every refusal is an exit code and two lines, never a traceback."""
     try:
-        cli.main(args=list(arguments) if arguments is not None else None, prog_name="confide", standalone_mode=False)
+        cli.main(
+            args=list(arguments) if arguments is not None else None,
+            prog_name="confide",
+            standalone_mode=False,
+        )
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except click.Abort:
@@ -79,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             output.report(error)
             sys.exit(output.exit_code(error))
         if isinstance(error, OSError):
-            output.talk(f"{output.paint('error:', 'bad')} {error.strerror or 'input or output failed'}: {error.filename or ''}")
+            output.talk(
+                f"{output.paint('error:', 'bad')} {error.strerror or 'input or output failed'}: {error.filename or ''}"
+            )
             sys.exit(output.ERROR)
         raise
 

@@ -83,7 +83,9 @@ def data_bytes(content: bytes) -> None:
     """Write a binary result; a terminal is not a place for it."""
     if sys.stdout.isatty():
         raise ConfigurationError(
-            "terminal", "binary output would go to the terminal", hint="redirect stdout to a file: `... > FILE`"
+            "terminal",
+            "binary output would go to the terminal",
+            hint="redirect stdout to a file: `... > FILE`",
         )
     sys.stdout.buffer.write(content)
     sys.stdout.buffer.flush()
@@ -117,7 +119,9 @@ def progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
             return
         last = now
         filled = width * min(done, total) // total
-        sys.stderr.write(f"\r{label} [{'#' * filled}{'.' * (width - filled)}] {100 * min(done, total) // total:3d}%")
+        sys.stderr.write(
+            f"\r{label} [{'#' * filled}{'.' * (width - filled)}] {100 * min(done, total) // total:3d}%"
+        )
         sys.stderr.flush()
 
     try:
@@ -141,4 +145,7 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
     """Rows as left-aligned columns under their headings."""
     everything = [tuple(headings), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in everything) for column in range(len(headings))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in everything)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in everything
+    )

@@ -83,7 +83,9 @@ def endorsements(paths: tuple[Path, ...]) -> Endorsements | None:
     return formats.read_endorsements(paths)
 
 
-def verifier(policy_path: Path, endorsement_paths: tuple[Path, ...], *, allow_simulated: bool, anchor: str | None) -> Verifier:
+def verifier(
+    policy_path: Path, endorsement_paths: tuple[Path, ...], *, allow_simulated: bool, anchor: str | None
+) -> Verifier:
     """The Verifier that these options describe."""
     from confide.attestation.policy import AppraisalPolicy
     from confide.attestation.verifier import Verifier
@@ -98,7 +100,9 @@ def verifier(policy_path: Path, endorsement_paths: tuple[Path, ...], *, allow_si
     if anchor is not None:
         from confide import simulator
 
-        anchors.append(simulator.anchor() if anchor == "local" else simulator.anchor_from_pem(Path(anchor).read_bytes()))
+        anchors.append(
+            simulator.anchor() if anchor == "local" else simulator.anchor_from_pem(Path(anchor).read_bytes())
+        )
     return Verifier(
         AppraisalPolicy.from_file(policy_path),
         endorsements=endorsements(endorsement_paths),

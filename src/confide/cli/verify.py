@@ -50,7 +50,9 @@ def _show(result: AttestationResult) -> None:
     if result.simulated:
         output.data(trust.SIMULATED_NOTICE)
     label = "accepted" if not result.simulated else "accepted (SIMULATED)"
-    output.data(f"{label}: {result.tee}, tier {result.tier.name.lower()}, verified at {result.verified_at:%Y-%m-%dT%H:%M:%SZ}")
+    output.data(
+        f"{label}: {result.tee}, tier {result.tier.name.lower()}, verified at {result.verified_at:%Y-%m-%dT%H:%M:%SZ}"
+    )
     output.data(f"freshness: {result.freshness}")
     claims = facts["claims"]
     if isinstance(claims, dict):
@@ -88,7 +90,9 @@ def verify(
 
     verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
     at = trust.parse_time(at_text)
-    bound_to = hexadecimal.decode(report_data, what="--report-data", length=64) if report_data is not None else None
+    bound_to = (
+        hexadecimal.decode(report_data, what="--report-data", length=64) if report_data is not None else None
+    )
     try:
         result = verifier.verify(formats.read(_read(evidence), format=format_), at=at, report_data=bound_to)
     except (AttestationError, MalformedError) as error:
@@ -123,14 +127,20 @@ def inspect(evidence: Path, *, format_: str, as_json: bool) -> None:
 @click.command()
 @_evidence
 @_format
-@click.option("--product", type=click.Choice(("Milan", "Genoa", "Turin")), help="For reports that do not say it (version 2).")
+@click.option(
+    "--product",
+    type=click.Choice(("Milan", "Genoa", "Turin")),
+    help="For reports that do not say it (version 2).",
+)
 def endorse(evidence: Path, *, format_: str, product: str | None) -> None:
     """Fetch the vendor's certificates for EVIDENCE, as PEM on stdout. The only command that asks a vendor."""
     from confide.tees import fetch, formats
 
     needed = formats.endorsement_urls(formats.read(_read(evidence), format=format_), product=product)
     if not needed:
-        raise ConfigurationError("nothing_to_fetch", "this evidence names no endorsement that a vendor publishes")
+        raise ConfigurationError(
+            "nothing_to_fetch", "this evidence names no endorsement that a vendor publishes"
+        )
     for url in needed:
         output.talk(f"asking {url.split('/')[2]}")
         output.data(fetch.certificate_pem(fetch.get(url)).rstrip())
