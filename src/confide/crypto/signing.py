@@ -16,6 +16,9 @@ from confide.errors import NotGenuine
 __all__ = [
     "CURVES",
     "SigningKey",
+    "curve_name",
+    "key_kind",
+    "load_public_key",
     "public_key_from_point",
     "verify",
     "verify_ecdsa",
@@ -145,6 +148,16 @@ def curve_name(key: ec.EllipticCurvePublicKey) -> str | None:
         if key.curve.name == curve.name:
             return name
     return None
+
+
+def key_kind(public_key_der: bytes) -> str:
+    """The kind of a usable public key: "p256", "p384", "rsa2048" and so on, "ed25519"; raises like ``load_public_key``."""
+    key = load_public_key(public_key_der)
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"rsa{key.key_size}"
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return curve_name(key) or ""
+    return "ed25519"
 
 
 def public_key_from_point(point: bytes, *, curve: str) -> bytes:

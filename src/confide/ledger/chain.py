@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from confide.errors import SealingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = ["GENESIS", "HASH", "Chain", "link", "verify"]
 

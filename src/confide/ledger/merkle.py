@@ -8,9 +8,12 @@ cannot be passed off as a leaf.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from confide.errors import MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["HASH", "path", "root", "root_from_path"]
 
@@ -55,7 +58,7 @@ def path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:  # noqa: PLR0917
+def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
     """The root that ``path`` leads to from ``leaf`` at ``index`` in a tree of ``size`` leaves.
 
     The path must have exactly the length that index and size demand: ``malformed.length_mismatch`` otherwise. That the
