@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IssuingKey", "issue", "issue_crl"]
 
-_HASHES: dict[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | hashes.SHA1] = {
-    "sha1": hashes.SHA1(),  # noqa: S303 - made only to show that it is refused
+_HASHES: dict[str, hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
     "sha256": hashes.SHA256(),
     "sha384": hashes.SHA384(),
     "sha512": hashes.SHA512(),
@@ -84,10 +83,10 @@ class IssuingKey:
 
     @classmethod
     def from_pem(cls, data: bytes) -> Self:
-        """The key that ``to_pem`` wrote; ValueError for anything else."""
+        """The key that ``to_pem`` wrote; TypeError or ValueError for anything else."""
         key = serialization.load_pem_private_key(data, password=None)
         if not isinstance(key, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
-            raise ValueError("not a key that issues certificates")
+            raise TypeError("not a key that issues certificates")
         return cls(key)
 
     def to_pem(self) -> bytes:
@@ -99,13 +98,13 @@ class IssuingKey:
     def sign_ecdsa(self, message: bytes, *, hash_name: str = "sha384") -> tuple[int, int]:
         """The two integers of an ECDSA signature of ``message``."""
         if not isinstance(self._key, ec.EllipticCurvePrivateKey):
-            raise ValueError("only keys on a curve make ECDSA signatures")
+            raise TypeError("only keys on a curve make ECDSA signatures")
         return decode_dss_signature(self._key.sign(message, ec.ECDSA(_HASHES[hash_name])))
 
     def sign_rsa_pss(self, message: bytes, *, hash_name: str = "sha384") -> bytes:
         """An RSA-PSS signature whose salt is as long as the hash."""
         if not isinstance(self._key, rsa.RSAPrivateKey):
-            raise ValueError("only RSA keys make RSA-PSS signatures")
+            raise TypeError("only RSA keys make RSA-PSS signatures")
         chosen = _HASHES[hash_name]
         return self._key.sign(message, padding.PSS(padding.MGF1(chosen), chosen.digest_size), chosen)
 
@@ -190,7 +189,7 @@ def issue(
 def _public_key(public_key: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
     key = serialization.load_der_public_key(public_key)
     if not isinstance(key, (ec.EllipticCurvePublicKey, rsa.RSAPublicKey)):
-        raise ValueError("not a key that is put into certificates here")
+        raise TypeError("not a key that is put into certificates here")
     return key
 
 
