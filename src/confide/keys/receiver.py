@@ -186,7 +186,9 @@ class Receiver:
         if not hmac.compare_digest(answer.kid, pending.kid):
             raise BrokerError("integrity", "the answer is for another key")
         if (answer.signature is None) != (self._owner is None):
-            raise BrokerError("denied", "the owner's signature on the answer is missing, or has no place there")
+            raise BrokerError(
+                "denied", "the owner's signature on the answer is missing, or has no place there"
+            )
         if self._owner is not None and answer.signature is not None:
             try:
                 verify(self._owner, answer.signature, answer.signed_message)

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from confide.crypto import hpke
-from confide.crypto.signing import SigningKey
 from confide.errors import BrokerError, ConfigurationError, MalformedError, NotAcceptable
 from confide.sealing.names import MAX_NAME, MAX_VERSION, is_name, is_version
 from confide.wire import cbor
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from confide.attestation.result import AttestationResult
     from confide.attestation.verifier import Verifier
     from confide.crypto.secret import Secret
+    from confide.crypto.signing import SigningKey
 
 __all__ = [
     "CHALLENGE_BYTES",
@@ -83,7 +83,7 @@ class SecretName:
             raise BrokerError(
                 "name_invalid",
                 "a secret's name or version is outside the grammar",
-                hint=f"a name is up to {MAX_NAME} of a-z 0-9 . _ -, a version is 1 to {MAX_VERSION}",
+                hint=f"a name is up to {MAX_NAME} of A-Z a-z 0-9 . _ -, a version is 1 to {MAX_VERSION}",
             )
 
 
@@ -103,7 +103,9 @@ class ReleaseRequest:
             raise MalformedError("length_mismatch", "the challenge in a release request is not 32 bytes")
         if not 1 <= len(self.secrets) <= MAX_SECRETS:
             raise MalformedError("limit_exceeded", f"a release request names 1 to {MAX_SECRETS} secrets")
-        if list(self.secrets) != sorted(self.secrets) or len({s.name for s in self.secrets}) != len(self.secrets):
+        if list(self.secrets) != sorted(self.secrets) or len({s.name for s in self.secrets}) != len(
+            self.secrets
+        ):
             raise MalformedError(
                 "non_canonical", "the secrets in a release request are not sorted and distinct"
             )
@@ -143,9 +145,7 @@ class ReleaseRequest:
         fields = _fields(data, what, MAX_REQUEST)
         tenant = fields.text("tenant", 256)
         challenge = fields.bytes_("challenge", CHALLENGE_BYTES)
-        names = [
-            SecretName(*_row(row, what, str, int)) for row in _bounded(fields.list_("secrets"), what)
-        ]
+        names = [SecretName(*_row(row, what, str, int)) for row in _bounded(fields.list_("secrets"), what)]
         fields.end()
         return cls(tenant, tuple(names), challenge)
 
