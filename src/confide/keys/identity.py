@@ -9,11 +9,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
-from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
 from confide.errors import ConfideError, ConfigurationError, SealingError
 from confide.keys.release import owner_audience
-from confide.sealing.durable import DurableFile, make_private_directory, read_private, storage_errors, write_all
+from confide.sealing.durable import (
+    DurableFile,
+    make_private_directory,
+    read_private,
+    storage_errors,
+    write_all,
+)
 from confide.sealing.names import is_name
 from confide.wire import hexadecimal, strict_json
 from confide.wire.fields import Fields
@@ -123,14 +128,6 @@ class Identity:
     def audience(self) -> str:
         """How evidence names this owner."""
         return owner_audience(self.public)
-
-    def derive(self, purpose: str) -> Secret:
-        """32 bytes that only this identity gives for ``purpose``, one word."""
-        from confide.crypto import kdf
-
-        return Secret(
-            kdf.expand(self.key.to_bytes(), b"confide/1 identity derived\x00" + purpose.encode(), 32)
-        )
 
     def __repr__(self) -> str:
         return f"Identity({self.name!r}, fingerprint={self.fingerprint!r})"

@@ -40,7 +40,8 @@ MAX_PENDING: Final = 16
 @dataclass(frozen=True, slots=True)
 class Released:
     """What one answer brought: the secrets, their lease in seconds (0: until the enclave ends), and the 64-byte
-    acknowledgement to send back."""
+    acknowledgement to send back.
+    """
 
     secrets: Mapping[SecretName, Secret]
     lease: int
@@ -203,6 +204,12 @@ class Receiver:
         now = self._monotonic()
         for nonce in [nonce for nonce, pending in self._pending.items() if pending.expires <= now]:
             self._pending.pop(nonce).private.erase()
+
+    def waits_for(self, nonce: bytes) -> bool:
+        """Whether a request with this nonce is pending."""
+        with self._lock:
+            self._expire()
+            return nonce in self._pending
 
     def close(self) -> None:
         """Erase every private key; pending requests can no longer be answered."""

@@ -90,7 +90,8 @@ class SecretName:
 @dataclass(frozen=True, slots=True)
 class ReleaseRequest:
     """What a releaser asks evidence for: ``tenant`` (the measured id of the service), the secrets (sorted, 1 to 32, no name
-    twice) and 32 random bytes of the releaser's own."""
+    twice) and 32 random bytes of the releaser's own.
+    """
 
     tenant: str
     secrets: tuple[SecretName, ...]
@@ -153,7 +154,8 @@ class ReleaseRequest:
 @dataclass(frozen=True, slots=True)
 class Wrapped:
     """The answer (message 3): for which key and nonce, the HPKE ciphertext, and the owner's signature (64 bytes) where
-    the releaser is an owner."""
+    the releaser is an owner.
+    """
 
     kid: bytes
     nonce: bytes
@@ -234,8 +236,8 @@ def admit(
     """Verify ``evidence`` for ``request``, on the releaser's clock.
 
     ``at`` is aware UTC; ``age`` is what passed on the releaser's own clock since the challenge left. Steps: 1 the whole of
-    ``Verifier.verify`` with purpose "release", this audience and this request's nonce; 2 the purpose, audience and key of
-    the result once more, so that a release never rests on one comparison; 3 the attested service id is the tenant.
+    ``Verifier.verify`` with purpose "release", this audience and this request's nonce; 2 the key, freshness, purpose and audience
+    of the result once more, so that a release never rests on one comparison; 3 the attested service id is the tenant.
     The caller sees to it that a challenge is presented once (``confide.keys.challenges``).
     """
     result = verifier.verify(
@@ -244,6 +246,8 @@ def admit(
     material = result.key_material
     if material is None or result.kid is None:  # (2)
         raise NotAcceptable("channel", "the evidence vouches for no key", stage="release")
+    if result.freshness != "fresh":
+        raise NotAcceptable("nonce_missing", "the evidence does not answer the challenge", stage="release")
     if material.purpose != PURPOSE or material.audience != audience:
         raise NotAcceptable("purpose", "the evidence was made for another purpose or party", stage="release")
     if material.service.id != request.tenant:  # (3)

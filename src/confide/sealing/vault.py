@@ -27,7 +27,13 @@ from typing import TYPE_CHECKING, Final
 from confide.crypto import kdf
 from confide.crypto.aead import Aead, AuthenticationFailed
 from confide.errors import ConfideError, ConfigurationError, SealingError
-from confide.sealing.durable import DurableFile, make_private_directory, read_private, storage_errors, write_all
+from confide.sealing.durable import (
+    DurableFile,
+    make_private_directory,
+    read_private,
+    storage_errors,
+    write_all,
+)
 from confide.sealing.names import MAX_VERSION, is_name
 from confide.wire import cbor
 from confide.wire.fields import Fields
@@ -208,9 +214,7 @@ class Vault:
         return _State(version, {_checked(key): reader.bytes_(key) for key in values})
 
     def _write(self, state: _State) -> None:
-        content = cbor.encode(
-            {"v": 1, "name": self._name, "version": state.version, "values": state.values}
-        )
+        content = cbor.encode({"v": 1, "name": self._name, "version": state.version, "values": state.values})
         plaintext = len(content).to_bytes(4, "big") + content
         plaintext += bytes(-len(plaintext) % _PAD)
         if len(plaintext) > MAX_BYTES:
