@@ -255,6 +255,8 @@ class PlatformInfo:
         Bits("rapl_dis", 3),
         Bits("ciphertext_hiding_dram_en", 4),
         Bits("alias_check_complete", 5),
+        # Reserved in older revisions of 56860; Turin's firmware sets it in reports that its VCEK signs.
+        Bits("iommu_write_safe", 6),
         Bits("tio_en", 7),
     )
 
