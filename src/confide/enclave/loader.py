@@ -2,7 +2,7 @@
 """The measured importer: inside an enclave a module is found by table, read once, hashed, compared, and then compiled.
 
 It starts before anything is measured, so at the top of this module stand imports of the standard library alone. A program
-that must run measured code does this, in a file that is run by its path with ``python -I -S -B -X pycache_prefix=EMPTY``:
+that must run measured code does this, in a file that is run by its path with ``python -I -S -B -X pycache_prefix=/dev/null``:
 
     package = Path(__file__).resolve().parents[1]
     spec = importlib.util.spec_from_file_location("confide.enclave.loader", package / "enclave" / "loader.py")
@@ -272,8 +272,8 @@ def start(package: Path) -> Importer:
     """Take over the imports of this process; ``package`` is the folder of confide.
 
     Afterwards ``sys.path`` holds the standard library alone, and only confide's modules are found beside it. Raises
-    ``enclave.unmeasured`` when the interpreter was not started isolated, without site, and with an empty
-    ``pycache_prefix``: then bytecode, ``.pth`` files and variables could have steered it already.
+    ``enclave.unmeasured`` when the interpreter was not started isolated, without site, and with a ``pycache_prefix`` below
+    which nothing is (an empty folder, or better the null device: nobody can put bytecode there): then bytecode, ``.pth`` files and variables could have steered it already.
     """
     importer = Importer(package)
     standard = _StandardLibrary()
@@ -281,13 +281,13 @@ def start(package: Path) -> Importer:
     sys.meta_path[:] = [*kept, importer, standard]
     sys.path[:] = [entry for entry in sys.path if _is_standard(entry)]
     sys.path_importer_cache.clear()
-    prefix = sys.pycache_prefix
+    prefix = sys.pycache_prefix or ""
     if not (sys.flags.isolated and sys.flags.no_site and sys.flags.dont_write_bytecode):
         _refuse("the interpreter is not isolated", "start it with -I -S -B")
-    if prefix is None or not Path(prefix).is_dir() or any(Path(prefix).iterdir()):
+    if prefix != os.devnull and not (prefix and Path(prefix).is_dir() and not any(Path(prefix).iterdir())):
         _refuse(
             "the interpreter could run bytecode that nobody measured",
-            "start it with -X pycache_prefix=EMPTY_FOLDER",
+            "start it with -X pycache_prefix=/dev/null",
         )
     return importer
 

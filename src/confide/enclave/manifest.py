@@ -35,7 +35,6 @@ __all__ = [
     "check_installation",
     "difference",
     "measure_description",
-    "simulated_measurement",
     "sites",
 ]
 
@@ -43,7 +42,6 @@ FORMAT = "confide/manifest/1"
 MAX_SIZE = 160 * 1024
 """Bytes of an encoded manifest; it travels in evidence, and a bundle of evidence has 256 KiB."""
 
-_SIMULATED = b"confide/simulated/measurement/1\x00"
 _PYTHON = re.compile(r"3\.[0-9]{1,2}\Z")
 _PLATFORM = re.compile(r"[a-z0-9]+-[a-z0-9_]+\Z")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -309,16 +307,9 @@ def check_installation(
             )
 
 
-def measure_description(description: Mapping[object, object], folders: Sequence[Path]) -> tuple[bytes, bool]:
-    """The manifest of a described service, encoded, and its debug flag: what a simulated device calls to measure."""
-    service = Service.from_description(description)
-    manifest = build(service, distributions=Installed(folders))
-    return manifest.encode(), service.debug
-
-
-def simulated_measurement(manifest: bytes) -> bytes:
-    """The measurement that a simulated device reports for an encoded manifest: SHA-384, 48 B."""
-    return hashlib.sha384(_SIMULATED + manifest).digest()
+def measure_description(description: Mapping[object, object], folders: Sequence[Path]) -> Manifest:
+    """The manifest of a described service, with the distributions in ``folders``: what a device calls to measure."""
+    return build(Service.from_description(description), distributions=Installed(folders))
 
 
 def difference(a: Manifest, b: Manifest) -> tuple[str, ...]:

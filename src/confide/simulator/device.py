@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a simulated device answers to the enclave that it measured: its evidence, its keys, and nothing else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from confide.errors import ConfideError, EnclaveError, MalformedError
+from confide.simulator import messages
+from confide.wire.fields import Fields
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from confide.simulator.snp import Chip
+
+__all__ = ["Device"]
+
+MAX_LABEL = 256
+
+
+class Device:
+    """One chip and the one enclave that it runs. What the enclave says never reaches MEASUREMENT or HOST_DATA."""
+
+    def __init__(self, chip: Chip, manifest: bytes, *, debug: bool) -> None:
+        self._chip = chip
+        self._manifest = manifest
+        self._debug = debug
+        self._level: int | None = None
+        self._attested = False
+
+    def answer(self, message: Mapping[Any, Any]) -> dict[str, object]:
+        """The answer to one question of the worker; an error of the taxonomy is an answer too."""
+        try:
+            fields = Fields(message, "device question")
+            question = fields.text("ask", 16)
+            if question == "attest":
+                answer = self._attest(fields.bytes_("report_data", 64))
+            elif question == "derive":
+                label = fields.bytes_("label", max_length=MAX_LABEL)
+                answer = {"key": self._chip.derive_key(label, manifest=self._manifest)}
+            elif question == "level":
+                answer = self._claim(fields.integer("level", 0, 3))
+            else:
+                raise MalformedError("unknown_format", "a simulated device does not answer this question")
+            fields.end()
+        except ConfideError as error:
+            return messages.error_message(error)
+        return answer
+
+    def _claim(self, level: int) -> dict[str, object]:
+        if self._level is not None or self._attested:
+            raise EnclaveError(
+                "bad_state", "the level of confinement is claimed once, before any evidence", stage="device"
+            )
+        self._level = level
+        return {}
+
+    def _attest(self, report_data: bytes) -> dict[str, object]:
+        self._attested = True
+        report = self._chip.report(
+            report_data, manifest=self._manifest, debug=self._debug, level=self._level or 0
+        )
+        root = self._chip.installation
+        return {"certificates": [self._chip.vcek, root.ask, root.ark], "crls": [root.crl], "report": report}
+
+    def serve(self, worker: socket.socket) -> None:
+        """Answer until the worker's end closes, or until it sends what is no message."""
+        while True:
+            try:
+                message = messages.receive(worker, limit=messages.MAX_WORKER)
+            except ConfideError:
+                return
+            if message is None:
+                return
+            try:
+                messages.send(worker, self.answer(message))
+            except ConfideError:
+                return
