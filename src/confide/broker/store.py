@@ -27,19 +27,22 @@ import os
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confide.broker.records import Record, leaf_of, open_record, seal_record
 from confide.crypto import kdf
 from confide.crypto.aead import Aead, AuthenticationFailed
-from confide.crypto.secret import Secret
 from confide.errors import BrokerError, ConfideError, SealingError
 from confide.ledger import chain
 from confide.wire import cbor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from confide.crypto.secret import Secret
 
 __all__ = ["CHECKPOINT_EVERY", "TABLES", "Store", "Transaction"]
 
@@ -166,7 +169,8 @@ class Store:
 
     def _load(self) -> None:
         """Believe the file only as a whole: schema, name, every ledger record in its chain, and exactly the rows that the
-        ledger says are there."""
+        ledger says are there.
+        """
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             self._check_schema()
@@ -237,14 +241,16 @@ class Store:
 
     def _check(self) -> None:
         try:
-            current = os.stat(self._path, follow_symlinks=False)
+            current = self._path.lstat()
         except FileNotFoundError as error:
             raise _rollback("the database file was taken away while the broker was running") from error
         if (current.st_dev, current.st_ino) != self._identity:
             raise _rollback("the database file was replaced while the broker was running")
         self._check_schema()
         tail = self._connection.execute("SELECT seq, sealed FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
-        count = self._connection.execute("SELECT count(*) FROM ledger").fetchone()[0]
+        # Numbers are contiguous in what this broker writes, so the last one is the length; whoever removed an earlier
+        # record is found when the records are read.
+        count = 0 if tail is None else tail[0] + 1
         pending, self._pending = self._pending, None
         if pending is not None and tail == (self.length, pending[1]) and count == self.length + 1:
             # A commit whose outcome the disk would not tell has happened after all.
@@ -254,11 +260,11 @@ class Store:
             raise _rollback("the ledger on disk is shorter than the one in memory")
         if count > self.length:
             raise _integrity("the ledger on disk has records that this broker did not write")
-        if count == 0:
+        if tail is None:
             return
-        if tail is None or tail[0] != self.length - 1 or not isinstance(tail[1], bytes):
-            raise _integrity("the end of the ledger was changed")
-        if not hmac.compare_digest(hashlib.sha256(tail[1]).digest(), self._tail):
+        if not isinstance(tail[1], bytes) or not hmac.compare_digest(
+            hashlib.sha256(tail[1]).digest(), self._tail
+        ):
             raise _integrity("the last record of the ledger was changed")
 
     def _check_schema(self) -> None:
@@ -395,7 +401,8 @@ class Store:
 
     def head_at(self, length: int) -> bytes:
         """The chain's head when it had ``length`` records; for a length that is a multiple of ``CHECKPOINT_EVERY`` or the
-        present one. Raises KeyError otherwise."""
+        present one. Raises KeyError otherwise.
+        """
         with self._lock:
             if length == self.length:
                 return self.head

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from confide.errors import BrokerError, MalformedError
 from confide.ledger import chain
 from confide.wire import cbor
 from confide.wire.fields import Fields
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["AuditedLedger", "Record", "blinded_leaf", "leaf_of", "read_entries"]
 
@@ -146,7 +148,8 @@ class AuditedLedger:
 
     def finish(self, *, head: bytes, length: int) -> None:
         """Compare with the head and length that the broker states; raises ``broker.rollback`` for a shorter ledger than
-        the one already seen, ``broker.integrity`` for a different one."""
+        the one already seen, ``broker.integrity`` for a different one.
+        """
         if length < self.length:
             raise BrokerError(
                 "rollback",

@@ -23,16 +23,18 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from confide.attestation.policy import AppraisalPolicy
 from confide.crypto import cose
-from confide.crypto.signing import SigningKey
 from confide.errors import BrokerError, ConfigurationError, MalformedError, NotGenuine
 from confide.keys.release import SecretName
 from confide.sealing.names import is_name
 from confide.wire import cbor
 from confide.wire.fields import Fields
+
+if TYPE_CHECKING:
+    from confide.crypto.signing import SigningKey
 
 __all__ = [
     "MAX_LEASE_SECONDS",
@@ -71,7 +73,8 @@ _VERSION = 1
 
 def check_name(name: object, what: str = "name") -> str:
     """Return ``name`` if it follows the one grammar of names (docs/spec/release.md section 1); raise
-    ``broker.name_invalid`` otherwise. There is no normalisation of any kind."""
+    ``broker.name_invalid`` otherwise. There is no normalisation of any kind.
+    """
     if not isinstance(name, str) or not is_name(name):
         raise BrokerError(
             "name_invalid",
@@ -166,6 +169,7 @@ class PutKey(Statement):
 
     @property
     def subject(self) -> str:
+        """The name, so that the serials of all its versions rise together."""
         return f"key/{self.secret.name}"
 
     def _body(self) -> dict[str, Any]:
@@ -277,6 +281,7 @@ class Revoke(Statement):
 
     @property
     def subject(self) -> str:
+        """The subject of what is taken back, so that a policy and its revocation are in one row."""
         if self.secret is not None:
             return f"key/{self.secret.name}"
         if self.tenant is not None:
@@ -322,7 +327,8 @@ class Revoke(Statement):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query(Statement):
     """Ask for one's own names (``list``) or audit records (``audit``). ``challenge`` is the broker's, used once; the
-    serial of a query is always 1, since the challenge already makes it new."""
+    serial of a query is always 1, since the challenge already makes it new.
+    """
 
     kind: ClassVar[str] = "query"
 
@@ -331,6 +337,7 @@ class Query(Statement):
 
     @property
     def subject(self) -> str:
+        """What is asked for."""
         return f"query/{self.what}"
 
     def _body(self) -> dict[str, Any]:
