@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from confide.broker.store import Store
     from confide.wire.fields import Fields
 
-__all__ = ["BrokerApp", "build"]
+__all__ = ["BrokerApp"]
 
 MAX_EVIDENCE = 256 * 1024
 MAX_AUDIT_PAGE = 256
