@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`confide call` and `confide proxy`: the client's side for people and for programs that speak plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from confide.cli import output, trust
+from confide.errors import ChannelError, ConfigurationError
+
+_MAX_INPUT = 1 << 30
+
+
+def _host_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 <= int(port) <= 65_535:
+        raise ConfigurationError("address", "an address is HOST:PORT", hint="for example 127.0.0.1:8080")
+    return host, int(port)
+
+
+@click.command()
+@click.argument("url")
+@click.argument("path", default="/")
+@trust.trust_options
+@click.option(
+    "--input", "input_path", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+)
+@click.option("--method", help="POST where there is an input, else GET.")
+@click.option("--content-type", default="application/json", show_default=True)
+@click.option(
+    "--receipt",
+    "receipt_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Ask for a signed receipt and keep it here.",
+)
+def call(
+    url: str,
+    path: str,
+    policy_path: Path,
+    endorsement_paths: tuple[Path, ...],
+    *,
+    allow_simulated: bool,
+    anchor: str | None,
+    input_path: Path | None,
+    method: str | None,
+    content_type: str,
+    receipt_path: Path | None,
+) -> None:
+    """Attest the service at URL, then send one request to PATH; the answer goes to stdout.
+
+    Nothing is sent before the evidence has been verified, and nothing in the clear.
+    """
+    from confide.channel.client import Client
+
+    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    body = None
+    if input_path is not None:
+        body = sys.stdin.buffer.read(_MAX_INPUT) if str(input_path) == "-" else input_path.read_bytes()
+    with Client(url, verifier, receipts=receipt_path is not None) as client:
+        if client.attestation.simulated:
+            output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
+        output.talk(f"attested: {client.attestation.tee}, tier {client.attestation.tier.name.lower()}")
+        response = client.request(
+            method or ("GET" if body is None else "POST"),
+            path,
+            content=body,
+            headers={"content-type": content_type} if body is not None else {},
+        )
+        if receipt_path is not None:
+            receipt = response.extensions["confide"]["receipt"]
+            receipt_path.write_text(json.dumps(receipt.to_json(), indent=2) + "\n")
+            output.talk(f"receipt: {receipt_path}")
+    sys.stdout.buffer.write(response.content)
+    if sys.stdout.isatty():
+        sys.stdout.buffer.write(b"\n")
+    sys.stdout.buffer.flush()
+    if response.status_code >= 400:
+        raise ChannelError("status", f"the service answered with status {response.status_code}")
+
+
+@click.command()
+@click.argument("url")
+@trust.trust_options
+@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
+def proxy(
+    url: str,
+    policy_path: Path,
+    endorsement_paths: tuple[Path, ...],
+    *,
+    allow_simulated: bool,
+    anchor: str | None,
+    listen: str,
+) -> None:
+    """Attest the service at URL, then let plain HTTP clients on this machine use it through this proxy.
+
+    The proxy sees plaintext, so it runs on the client's machine and listens on loopback only.
+    """
+    import ipaddress
+    import socket
+
+    import uvicorn
+
+    from confide.channel.proxy import Proxy
+
+    host, port = _host_port(listen)
+    if not ipaddress.ip_address(host).is_loopback:
+        raise ConfigurationError(
+            "address", "the proxy listens on loopback only: what it carries is plaintext"
+        )
+    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    application = Proxy(url, verifier)
+    listener = socket.create_server((host, port))
+    output.talk(f"proxy for {url} on http://{host}:{listener.getsockname()[1]}")
+    if allow_simulated:
+        output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
+    config = uvicorn.Config(
+        application, log_level="error", access_log=False, lifespan="on", server_header=False
+    )
+    uvicorn.Server(config).run(sockets=[listener])
