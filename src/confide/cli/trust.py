@@ -14,6 +14,7 @@ from confide.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from confide.attestation.anchors import TrustAnchor
     from confide.attestation.evidence import Endorsements
     from confide.attestation.verifier import Verifier
 
@@ -96,16 +97,36 @@ def verifier(
             "simulated evidence needs two consents, and only one was given",
             hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
         )
-    anchors = []
-    if anchor is not None:
-        from confide import simulator
-
-        anchors.append(
-            simulator.anchor() if anchor == "local" else simulator.anchor_from_pem(Path(anchor).read_bytes())
-        )
+    anchors = () if anchor is None else (_anchor(anchor),)
     return Verifier(
         AppraisalPolicy.from_file(policy_path),
         endorsements=endorsements(endorsement_paths),
-        extra_anchors=tuple(anchors),
+        extra_anchors=anchors,
         allow_simulated=allow_simulated,
     )
+
+
+def _anchor(text: str) -> TrustAnchor:
+    from confide import simulator
+
+    if text == "local":
+        return simulator.anchor()
+    from confide.attestation.anchors import TrustAnchor
+    from confide.crypto.x509 import parse_pem
+    from confide.simulator.installation import PRODUCT
+
+    certificates = parse_pem(Path(text).read_bytes())
+    return TrustAnchor("snp", PRODUCT, tuple(certificate.der for certificate in certificates), simulated=True)
+
+
+def local_anchor_pem() -> bytes:
+    """The public side of this user's simulated root, made on first use."""
+    import base64
+
+    from confide import simulator
+
+    def block(der: bytes) -> str:
+        text = base64.encodebytes(der).decode()
+        return f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
+
+    return "".join(block(der) for der in simulator.anchor().certificates).encode()
