@@ -307,7 +307,7 @@ def check_installation(
             )
 
 
-def measure_description(description: Mapping[object, object], folders: Sequence[Path]) -> Manifest:
+def measure_description(description: Mapping[Any, Any], folders: Sequence[Path]) -> Manifest:
     """The manifest of a described service, with the distributions in ``folders``: what a device calls to measure."""
     return build(Service.from_description(description), distributions=Installed(folders))
 

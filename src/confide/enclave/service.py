@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from confide.enclave import registry
 from confide.errors import ConfigurationError, MalformedError
@@ -122,7 +122,7 @@ class Limits:
             if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
                 raise _refuse("limit", f"the limit {name} is not between {low} and {high}")
 
-    def to_plain(self) -> dict[str, object]:
+    def to_plain(self) -> dict[str, int]:
         """The limits as they stand in the manifest."""
         return {name: getattr(self, name) for name in _LIMIT_RANGES}
 
@@ -229,7 +229,7 @@ class Service:
         }
 
     @classmethod
-    def from_configuration(cls, configuration: Mapping[object, object]) -> Self:
+    def from_configuration(cls, configuration: Mapping[Any, Any]) -> Self:
         """Read what ``configuration`` gives, strictly; the service has no code and requires nothing.
 
         Raises ``MalformedError`` for unknown, absent or wrongly typed fields.
@@ -270,7 +270,7 @@ class Service:
         }
 
     @classmethod
-    def from_description(cls, description: Mapping[object, object]) -> Self:
+    def from_description(cls, description: Mapping[Any, Any]) -> Self:
         """Read what ``description`` gives, strictly.
 
         Raises ``MalformedError`` for unknown, absent or wrongly typed fields.
@@ -362,7 +362,7 @@ def _plain(value: object, where: str, depth: int) -> object:
     )
 
 
-def _map(value: object, what: str) -> Mapping[object, object]:
+def _map(value: object, what: str) -> Mapping[Any, Any]:
     if not isinstance(value, dict):
         raise MalformedError("non_canonical", f"{what} is not a map")
     return value
@@ -375,16 +375,16 @@ def _texts(values: object, what: str) -> list[str]:
     return texts
 
 
-def _text_keys(mapping: Mapping[object, object], what: str) -> dict[str, object]:
+def _text_keys(mapping: Mapping[Any, Any], what: str) -> dict[str, object]:
     _texts(list(mapping), what)
     return {str(key): value for key, value in mapping.items()}
 
 
-def _text_values(mapping: Mapping[object, object], what: str) -> dict[str, str]:
+def _text_values(mapping: Mapping[Any, Any], what: str) -> dict[str, str]:
     return dict(zip(_texts(list(mapping), what), _texts(list(mapping.values()), what), strict=True))
 
 
-def _pins(mapping: Mapping[object, object], what: str) -> tuple[SecretPin, ...]:
+def _pins(mapping: Mapping[Any, Any], what: str) -> tuple[SecretPin, ...]:
     pins: list[SecretPin] = []
     for name, public in _text_keys(mapping, what).items():
         if not isinstance(public, bytes):

@@ -114,18 +114,19 @@ def _code(fields: Fields, folder: Path) -> CodeRoot:
 
 
 def _limits(fields: Fields) -> Limits:
-    values = {name: parse_size(fields_value(fields, name), name) for name in _SIZES if fields.has(name)}
-    values |= {name: fields.integer(name, 0, 1 << 44) for name in _COUNTS if fields.has(name)}
+    standard = Limits().to_plain()
+    values = {name: _size(fields, name, standard[name]) for name in _SIZES}
+    values |= {name: fields.integer(name, 0, 1 << 44, default=standard[name]) for name in _COUNTS}
     fields.end()
     return Limits(**values)
 
 
-def fields_value(fields: Fields, name: str) -> object:
-    """A size: a text or an integer, whichever it is."""
+def _size(fields: Fields, name: str, default: int) -> int:
     try:
-        return fields.text(name, 64)
+        text: str | int = fields.text(name, 64, default=default)
     except ConfigurationError:
         return fields.integer(name, 0, 1 << 44)
+    return parse_size(text, name)
 
 
 def _pins(fields: Fields, key: str, name: str) -> tuple[SecretPin, ...]:
