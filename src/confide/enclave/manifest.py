@@ -11,7 +11,7 @@ import hashlib
 import platform
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -226,7 +226,8 @@ def build(service: Service, *, distributions: Source | None = None, target: Targ
     _refuse_shadowing(code, found)
     return Manifest(
         target,
-        replace(service, code=(), requires=()),
+        # Read back rather than copied: a subclass with a constructor of its own becomes the plain service it stands for.
+        Service.from_configuration(service.configuration()),
         code,
         {name: Dependency(distribution.version, distribution.digest) for name, distribution in found.items()},
     )
