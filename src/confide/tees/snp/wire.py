@@ -430,3 +430,50 @@ def encode_certificate_table(entries: tuple[CertificateTableEntry, ...]) -> byte
 def _padding(gap: bytes) -> None:
     if any(gap):
         raise MalformedError("trailing_data", "the SNP certificate table has bytes that no entry covers")
+
+
+class ReportRequest(Layout, size=96):
+    """What /dev/sev-guest is asked for a report (linux/sev-guest.h, snp_report_req)."""
+
+    user_data: Annotated[bytes, Raw(64)]
+    vmpl: U32
+    reserved_44: Annotated[bytes, Zero(28)] = bytes(28)
+
+
+class ExtendedReportRequest(Layout, size=112):
+    """The same with a place for the host's certificates (snp_ext_report_req)."""
+
+    data: ReportRequest
+    certs_address: U64
+    certs_len: U32
+    reserved_6c: Annotated[bytes, Zero(4)] = bytes(4)
+
+
+class DerivedKeyRequest(Layout, size=32):
+    """What /dev/sev-guest is asked for a key (snp_derived_key_req)."""
+
+    root_key_select: U32
+    reserved_04: Annotated[bytes, Zero(4)] = bytes(4)
+    guest_field_select: U64
+    vmpl: U32
+    guest_svn: U32
+    tcb_version: U64
+
+
+class DerivedKeyResponse(Layout, size=64):
+    """MSG_KEY_RSP: a status and 32 bytes of key."""
+
+    status: U32
+    reserved_04: Annotated[bytes, Zero(28)] = bytes(28)
+    data: Annotated[bytes, Raw(32)]
+
+
+class GuestRequest(Layout, size=32):
+    """The argument of every ioctl of /dev/sev-guest (snp_guest_request_ioctl)."""
+
+    msg_version: U8
+    reserved_01: Annotated[bytes, Zero(7)] = bytes(7)
+    req_data: U64
+    resp_data: U64
+    fw_error: U32
+    vmm_error: U32
