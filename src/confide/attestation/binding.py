@@ -102,9 +102,8 @@ def batch_root(leaves: Sequence[bytes]) -> bytes:
 
 def batch_proofs(leaves: Sequence[bytes]) -> tuple[NonceProof, ...]:
     """One proof for each leaf of the batch, in order."""
-    return tuple(
-        NonceProof(len(leaves), index, tuple(merkle.path(leaves, index))) for index in range(len(leaves))
-    )
+    paths = merkle.paths(leaves)
+    return tuple(NonceProof(len(paths), index, path) for index, path in enumerate(paths))
 
 
 def report_data(root: bytes, device_evidence: Sequence[bytes] = ()) -> bytes:

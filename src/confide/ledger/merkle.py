@@ -15,7 +15,7 @@ from confide.errors import MalformedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["HASH", "path", "root", "root_from_path"]
+__all__ = ["HASH", "path", "paths", "root", "root_from_path"]
 
 HASH = 64
 
@@ -55,6 +55,16 @@ def path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
         if sibling < len(level):
             found.append(level[sibling])
         index >>= 1
+    return tuple(found)
+
+
+def paths(leaves: Sequence[bytes]) -> tuple[tuple[bytes, ...], ...]:
+    """The inclusion paths of all leaves. The tree is built once: one by one, a batch of thousands would take seconds."""
+    levels = _levels(leaves)[:-1]
+    found = []
+    for index in range(len(leaves)):
+        steps = ((level, (index >> depth) ^ 1) for depth, level in enumerate(levels))
+        found.append(tuple(level[sibling] for level, sibling in steps if sibling < len(level)))
     return tuple(found)
 
 
