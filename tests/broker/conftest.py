@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.broker_world import World
 
 from confide.simulator.installation import Installation
 from confide.simulator.snp import Chip
+from support.broker_world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -26,7 +26,6 @@ from confide.keys.broker_client import AsyncBrokerClient, broker_audience
 from confide.keys.receiver import Receiver
 from confide.keys.release import SecretName
 from confide.simulator.measurement import measurement
-from confide.simulator.snp import Chip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from confide.keys.lease import Lease
     from confide.simulator.installation import Installation
+    from confide.simulator.snp import Chip
 
 TENANT = "acme"
 BROKER = "keys.example"
@@ -85,9 +85,7 @@ class Enclave:
 
     @property
     def identity(self) -> ServiceIdentity:
-        return ServiceIdentity(
-            self.kind, hashlib.sha256(self.manifest).digest(), self.tenant, self.instance
-        )
+        return ServiceIdentity(self.kind, hashlib.sha256(self.manifest).digest(), self.tenant, self.instance)
 
     def receiver(self, *names: str, audience: str = broker_audience(BROKER)) -> Receiver:
         return Receiver(
@@ -114,9 +112,7 @@ class Enclave:
 class World:
     """A broker over a database in ``directory``, and whatever talks to it."""
 
-    def __init__(
-        self, directory: Path, installation: Installation, chip: Chip, **settings: Any
-    ) -> None:
+    def __init__(self, directory: Path, installation: Installation, chip: Chip, **settings: Any) -> None:
         self.path = directory / "broker.db"
         self.installation = installation
         self.chip = chip
@@ -150,7 +146,7 @@ class World:
             service_id=BROKER,
             clock=lambda: self.now,
             monotonic=self.monotonic,
-            log=self.logged.append,
+            log=lambda event, code: self.logged.append(f"{event} {code}"),
         )
         self.http = httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=self.app), base_url="https://broker.invalid"

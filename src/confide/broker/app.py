@@ -13,12 +13,15 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from confide.broker.challenges import TOKEN_BYTES, StatelessChallenges
 from confide.broker.holdings import Holdings
 from confide.broker.limits import Buckets
 from confide.broker.releases import Releaser
+from confide.broker.settings import BrokerSettings
+from confide.broker.store import Store
 from confide.crypto.secret import Secret
 from confide.errors import BrokerError, ConfideError, EnclaveError, MalformedError
 from confide.keys import broker_messages as messages
@@ -32,13 +35,10 @@ from confide.keys.signed_policy import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from confide.broker.settings import BrokerSettings
-    from confide.broker.store import Store
+    from confide.enclave.context import Built, Context
     from confide.wire.fields import Fields
 
-__all__ = ["BrokerApp"]
+__all__ = ["BrokerApp", "build"]
 
 MAX_EVIDENCE = 256 * 1024
 MAX_AUDIT_PAGE = 256
@@ -70,7 +70,7 @@ class BrokerApp:
         clock: Callable[[], datetime],
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
-        log: Callable[[str], None] = lambda _: None,
+        log: Callable[[str, str], None] = lambda _event, _code: None,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -93,6 +93,9 @@ class BrokerApp:
             releases=Buckets(settings.release_rate, monotonic=monotonic),
             clock=clock,
         )
+        if not store.anchored:
+            with store.transaction() as tx:
+                tx.record("started", b"", {"anchored": False, "releasing": self.releaser.open})
         self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="broker")
         self._waiting = 0
         self._routes: Mapping[tuple[str, str], Callable[[_Call], dict[str, object]]] = {
@@ -106,6 +109,7 @@ class BrokerApp:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI 3)."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
@@ -154,7 +158,7 @@ class BrokerApp:
         except ConfideError as error:
             return messages.error_body(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of it goes out, and nothing was released.
-            self._log(f"broker: unexpected {type(error).__name__}")
+            self._log("broker_failed", type(error).__name__)
             return messages.error_body(EnclaveError("bad_state", "the broker failed; nothing was released"))
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
@@ -168,7 +172,7 @@ class BrokerApp:
         try:
             self.releaser.flush_denials()
         except ConfideError as error:
-            self._log(f"broker: a refusal was not recorded: {error.code}")
+            self._log("broker_refusal_not_recorded", error.code)
 
     # -- the routes
 
@@ -270,3 +274,26 @@ async def _read_body(receive: Receive) -> bytes:
             raise BrokerError("too_large", f"a request has at most {messages.MAX_REQUEST_BODY} bytes")
         if not message.get("more_body", False):
             return bytes(body)
+
+
+def build(options: Mapping[str, object], context: Context) -> Built:
+    """The broker over the database in the directory that the host lent, under a root key that this TEE derives for this
+    measurement alone.
+
+    Raises ``configuration`` errors for options, ``enclave.bad_state`` without a directory, ``broker.integrity`` for a
+    database that is not a whole one of this broker.
+    """
+    from confide.enclave.context import Built
+
+    settings = BrokerSettings.from_options(options)
+    root = context.key("broker/root/1")
+    store = Store(context.storage() / "broker.db", root, clock=lambda: int(time.time()))
+    context.log("broker_opened", state="anchored" if store.anchored else "unanchored", count=store.length)
+    app = BrokerApp(
+        store,
+        settings,
+        service_id=context.service.id,
+        clock=lambda: datetime.fromtimestamp(time.time(), UTC),
+        log=lambda event, code: context.log(event, code=code),
+    )
+    return Built(app, {})

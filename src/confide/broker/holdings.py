@@ -200,8 +200,7 @@ class Holdings:
                 name = put.secret if put is not None else revoked.secret if revoked is not None else None
                 if name is not None:
                     secrets.append({"name": name.name, "version": name.version, "revoked": put is None})
-            for row in tx.owned("policies", owner):
-                policies.append(self._policy_overview(owner, row))
+            policies += [self._policy_overview(owner, row) for row in tx.owned("policies", owner)]
             for row in tx.owned("revocations", owner):
                 statement = self._again(owner, _read(row).bytes_("revoke"), Revoke)
                 value = statement.manifest if statement.measurement is None else statement.measurement

@@ -9,7 +9,8 @@ from typing import Any, Final, Self
 
 from confide.attestation.anchors import TrustAnchor
 from confide.broker.limits import Rate
-from confide.errors import ConfigurationError
+from confide.errors import ConfigurationError, MalformedError
+from confide.wire import hexadecimal
 from confide.wire.fields import Fields
 
 __all__ = ["ANY", "BrokerSettings"]
@@ -40,16 +41,16 @@ class BrokerSettings:
     release_rate: Rate = _RELEASE
 
     def to_options(self) -> dict[str, object]:
-        """The settings as a service's options."""
+        """The settings as a service's options, in words that TOML has: keys and certificates in hexadecimal."""
         return {
-            "owners": ANY if self.owners is None else sorted(self.owners),
+            "owners": ANY if self.owners is None else sorted(owner.hex() for owner in self.owners),
             "allow_unanchored": self.allow_unanchored,
             "allow_simulated": self.allow_simulated,
             "anchors": [
                 {
                     "tee": anchor.tee,
                     "name": anchor.name,
-                    "certificates": list(anchor.certificates),
+                    "certificates": [der.hex() for der in anchor.certificates],
                     "simulated": anchor.simulated,
                 }
                 for anchor in self.anchors
@@ -100,29 +101,38 @@ def _owners(value: object) -> frozenset[bytes] | None:
 
 def _public(value: object) -> bytes:
     try:
-        key = bytes.fromhex(value) if isinstance(value, str) else value
-    except ValueError:
-        key = None
-    if not isinstance(key, bytes) or len(key) != 32:
+        return hexadecimal.decode(_word(value), what="an owner's public key", length=32)
+    except MalformedError:
         raise ConfigurationError(
-            "invalid", "an owner's public key is 32 bytes", hint="`confide identity show` prints it"
-        )
-    return key
+            "invalid",
+            "an owner's public key is 64 lower-case hexadecimal digits",
+            hint="`confide identity show` prints it",
+        ) from None
 
 
 def _anchor(value: object) -> TrustAnchor:
     fields = Fields(value if isinstance(value, Mapping) else {}, "an anchor", ConfigurationError)
     certificates = fields.list_("certificates", 16)
-    if not certificates or not all(isinstance(item, bytes) for item in certificates):
-        raise ConfigurationError("invalid", "an anchor has no certificates in DER")
+    try:
+        ders = tuple(hexadecimal.decode(_word(item), what="a certificate") for item in certificates)
+    except MalformedError:
+        ders = ()
+    if not ders or not all(ders):
+        raise ConfigurationError("invalid", "an anchor has no certificates (DER in hexadecimal)")
     anchor = TrustAnchor(
         tee=fields.text("tee", 32),
         name=fields.text("name", 128),
-        certificates=tuple(certificates),
+        certificates=ders,
         simulated=fields.boolean("simulated"),
     )
     fields.end()
     return anchor
+
+
+def _word(value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigurationError("invalid", "keys and certificates are written in hexadecimal, as text")
+    return value
 
 
 def _rate(table: Mapping[str, Any] | None, default: Rate) -> Rate:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 from confide.broker.records import Record, leaf_of, open_record, seal_record
 from confide.crypto import kdf
 from confide.crypto.aead import Aead, AuthenticationFailed
-from confide.errors import BrokerError, ConfideError, SealingError
+from confide.errors import BrokerError, ConfideError, EnclaveError, SealingError
 from confide.ledger import chain
 from confide.wire import cbor
 
@@ -52,6 +52,7 @@ APPLICATION_ID = 0x436F6E66  # "Conf": tells a person with `file` what this is.
 CHECKPOINT_EVERY = 256
 MAX_ROW_BYTES = 256 * 1024
 NONCE_BYTES = 12
+MIN_FILE_BYTES = 512
 
 _SCHEMA = (
     "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store BLOB NOT NULL, seal BLOB NOT NULL)",
@@ -208,7 +209,9 @@ class Store:
         """
         with self._lock:
             if self._closed:
-                raise BrokerError("integrity", "the store is closed", hint="start the broker again")
+                raise EnclaveError("bad_state", "the store is closed", hint="start the broker again")
+            if self._connection.in_transaction:
+                raise EnclaveError("bad_state", "the store has one transaction at a time")
             with _mapped_errors():
                 self._connection.execute("BEGIN IMMEDIATE")
             transaction = Transaction(self)
@@ -422,11 +425,16 @@ class Transaction:
         self.event: tuple[str, bytes, dict[str, Any]] | None = None
         self.done = False
 
+    def _check_open(self) -> None:
+        if self.done:
+            raise EnclaveError("bad_state", "the transaction is over")
+
     def get(self, table: str, key: tuple[Any, ...]) -> bytes | None:
         """The authenticated row under ``key``, or None if memory knows that there never was one."""
         return self._read(table, self._store.identity(table, key))
 
     def _read(self, table: str, identity: bytes) -> bytes | None:
+        self._check_open()
         if (table, identity) in self.staged:
             return self.staged[table, identity]
         with _mapped_errors():
@@ -435,6 +443,7 @@ class Transaction:
 
     def put(self, table: str, key: tuple[Any, ...], plaintext: bytes) -> None:
         """Stage a row; it is written when the transaction is left, under the record's number."""
+        self._check_open()
         if len(plaintext) > MAX_ROW_BYTES - 64:
             raise BrokerError("too_large", "a row is larger than the store takes")
         self.staged[table, self._store.identity(table, key)] = plaintext
@@ -457,10 +466,9 @@ class Transaction:
 
     def record(self, kind: str, owner: bytes, details: dict[str, Any]) -> None:
         """Say what this transaction does; without this nothing is written. Once per transaction."""
-        if self.done or self.event is not None:
-            raise BrokerError(
-                "integrity", "a transaction has exactly one record", hint="this is a bug in confide"
-            )
+        self._check_open()
+        if self.event is not None:
+            raise EnclaveError("bad_state", "a transaction has exactly one record")
         self.event = (kind, owner, details)
 
 
@@ -474,6 +482,8 @@ def _connect(path: Path) -> tuple[sqlite3.Connection, tuple[int, int], bool]:
         os.close(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
         raise _integrity("the database is not a regular file with one name")
+    if 0 < status.st_size < MIN_FILE_BYTES:
+        raise _integrity("the database file is cut short")  # SQLite would take it for an empty one.
     if status.st_size == 0 and any(
         path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")
     ):
