@@ -211,7 +211,7 @@ def _find_key_certificate(
     for der in endorsements.certificates:
         if der in anchored.certificates:
             continue
-        certificate = x509.Certificate.from_der(der)
+        certificate = _parsed(der)
         if not endorse.is_key_certificate(certificate):
             others.append(certificate)
             continue
