@@ -98,11 +98,12 @@ class Sign1:
         vendor: bool = False,
         allow_tag: bool = False,
         allow_unprotected: bool = False,
+        header_tags: frozenset[int] = frozenset(),
     ) -> Self:
         """Take ``data`` apart. The algorithm comes from the protected header only and must be one of ``algorithms``.
 
         ``vendor`` accepts unsorted maps, ``allow_tag`` an enclosing tag 18, ``allow_unprotected`` unprotected parameters (the
-        caller must not trust them). Critical headers are always refused: none is understood here.
+        caller must not trust them), ``header_tags`` tags on protected parameters. Critical headers are always refused: none is understood here.
         """
         value = cbor.decode(
             data,
@@ -126,7 +127,11 @@ class Sign1:
         if unprotected and not allow_unprotected:
             raise MalformedError("non_canonical", f"{what}: the unprotected header is not empty")
         protected = cbor.decode(
-            protected_bytes, what=f"{what} header", max_size=max_size, deterministic=not vendor
+            protected_bytes,
+            what=f"{what} header",
+            max_size=max_size,
+            deterministic=not vendor,
+            tags=header_tags,
         )
         if not isinstance(protected, dict):
             raise MalformedError("unknown_format", f"{what}: the protected header is not a map")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -12,6 +12,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from confide.errors import NotGenuine
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 
 __all__ = [
     "CURVES",
@@ -129,6 +132,9 @@ def load_public_key(
         key = None
     except (ValueError, TypeError):
         raise NotGenuine("weak_key", "the public key is not valid") from None
+    if key is not None and _spki(key) != public_key_der:
+        # Compressed points, explicit curve parameters and the like: one key would have several digests.
+        raise NotGenuine("weak_key", "the public key is not in its one accepted form")
     if isinstance(key, ec.EllipticCurvePublicKey):
         if curve_name(key) is None:
             raise NotGenuine("unsupported_algorithm", "the public key lies on a curve that is not used here")
@@ -140,6 +146,10 @@ def load_public_key(
     if isinstance(key, ed25519.Ed25519PublicKey):
         return key
     raise NotGenuine("unsupported_algorithm", "the public key is of a kind that is not used here")
+
+
+def _spki(key: PublicKeyTypes) -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def curve_name(key: ec.EllipticCurvePublicKey) -> str | None:
@@ -169,9 +179,7 @@ def public_key_from_point(point: bytes, *, curve: str) -> bytes:
         except ValueError:
             pass  # Raised below.
         else:
-            return key.public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
+            return _spki(key)
     raise NotGenuine("weak_key", "the public key is not a point of its curve")
 
 
