@@ -45,15 +45,13 @@ def storage_errors(what: str) -> Iterator[None]:
     except OSError as error:
         full = error.errno in _FULL
         cause = "the disk or the quota is full" if full else os.strerror(error.errno or errno.EIO)
-    else:
-        return
-    # Raised outside of the handler: an OSError carries paths, which may carry names.
-    raise SealingError(
-        "storage_full" if full else "storage_io",
-        f"could not {what}: {cause}",
-        hint="make room and try again" if full else "check the folder, its owner and its permissions",
-        retryable=full,
-    )
+        # Without the cause: an OSError carries paths, which may carry names.
+        raise SealingError(
+            "storage_full" if full else "storage_io",
+            f"could not {what}: {cause}",
+            hint="make room and try again" if full else "check the folder, its owner and its permissions",
+            retryable=full,
+        ) from None
 
 
 def _refuse(message: str, hint: str) -> SealingError:
