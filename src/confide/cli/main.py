@@ -62,13 +62,13 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every refusal is an exit code and two lines, never a traceback."""
     try:
-        cli.main(
+        # Outside of standalone mode click returns the code of a command that asks to exit, instead of exiting.
+        code = cli.main(
             args=list(arguments) if arguments is not None else None,
             prog_name="confide",
             standalone_mode=False,
         )
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         click.echo("stopped", err=True)
         sys.exit(130)

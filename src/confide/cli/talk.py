@@ -10,16 +10,10 @@ from pathlib import Path
 import click
 
 from confide.cli import output, trust
+from confide.cli.addresses import host_port
 from confide.errors import ChannelError, ConfigurationError
 
 _MAX_INPUT = 1 << 30
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 <= int(port) <= 65_535:
-        raise ConfigurationError("address", "an address is HOST:PORT", hint="for example 127.0.0.1:8080")
-    return host, int(port)
 
 
 @click.command()
@@ -106,7 +100,7 @@ def proxy(
 
     from confide.channel.proxy import Proxy
 
-    host, port = _host_port(listen)
+    host, port = host_port(listen)
     if not ipaddress.ip_address(host).is_loopback:
         raise ConfigurationError(
             "address", "the proxy listens on loopback only: what it carries is plaintext"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from confide.cli import output, trust
-from confide.errors import AttestationError, ConfideError, ConfigurationError, MalformedError
+from confide.errors import AttestationError, ConfigurationError, MalformedError
 from confide.wire import hexadecimal
 
 if TYPE_CHECKING:
@@ -29,20 +29,19 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _reason(code: str, stage: str, message: str, hint: str) -> dict[str, str]:
-    return {"code": code, "stage": stage, "message": message, "hint": hint}
-
-
-def _refusal(error: ConfideError) -> dict[str, object]:
-    reasons = error.reasons if isinstance(error, AttestationError) else (error.reason,)
-    return {
-        "verdict": output.verdict(error),
-        "tee": None,
-        "simulated": None,
-        "tier": None,
-        "reasons": [_reason(r.code, r.stage, r.message, r.hint) for r in reasons],
-        "claims": {},
-    }
+def _shown(value: object) -> str:
+    """A claim for a person: what is set, component by component, and a dash for what is not there."""
+    match value:
+        case None:
+            return "-"
+        case dict():
+            flags = [name for name, item in value.items() if item is True]
+            others = [f"{name} {_shown(item)}" for name, item in value.items() if not isinstance(item, bool)]
+            return ", ".join(others + flags) or "-"
+        case list() | tuple():
+            return ", ".join(_shown(item) for item in value) or "-"
+        case _:
+            return str(value)
 
 
 def _show(result: AttestationResult) -> None:
@@ -56,7 +55,7 @@ def _show(result: AttestationResult) -> None:
     output.data(f"freshness: {result.freshness}")
     claims = facts["claims"]
     if isinstance(claims, dict):
-        rows = [(str(name), str(value)) for name, value in claims.items()]
+        rows = [(str(name), _shown(value)) for name, value in claims.items()]
         output.data(output.table(rows, ("claim", "value")))
     for reason in result.reasons:
         output.data(f"note: {reason.message} [{reason.code}]")
@@ -86,6 +85,7 @@ def verify(
     Exit codes: 0 accepted, 1 error, 2 usage, 3 not genuine (malformed included), 4 genuine but not acceptable, 5 could
     not decide because an endorsement is missing.
     """
+    from confide.attestation.result import refusal
     from confide.tees import formats
 
     verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
@@ -97,7 +97,7 @@ def verify(
         result = verifier.verify(formats.read(_read(evidence), format=format_), at=at, report_data=bound_to)
     except (AttestationError, MalformedError) as error:
         if as_json:
-            output.data_json(_refusal(error))
+            output.data_json(refusal(error))
         else:
             output.data(f"{output.verdict(error).replace('_', ' ')}")
             output.report(error)
@@ -121,7 +121,7 @@ def inspect(evidence: Path, *, format_: str, as_json: bool) -> None:
         output.data_json({"trusted": False, "fields": fields})
         return
     output.talk(output.paint("decoded, not verified: anyone can write these bytes", "warn"))
-    output.data(output.table([(name, str(value)) for name, value in fields.items()], ("field", "value")))
+    output.data(output.table([(name, _shown(value)) for name, value in fields.items()], ("field", "value")))
 
 
 @click.command()

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`confide measure`, `protect`, `run`, `unlock`, `ps`, `stop`, `logs`: the life of a service."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from confide.cli import output, trust
+from confide.cli.addresses import host_port
+from confide.errors import ConfigurationError
+
+_service = click.argument(
+    "service_path", metavar="SERVICE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+_tee = click.option(
+    "--tee", type=click.Choice(("auto", "simulated", "snp")), default="auto", show_default=True
+)
+
+
+def _chosen(tee: str) -> str:
+    """`auto` means the TEE of this machine; where there is none, the simulated one, and it is said."""
+    if tee != "auto":
+        return tee
+    from confide.host.enclave import available_tee
+
+    return available_tee()
+
+
+@click.command()
+@_service
+@_tee
+@click.option(
+    "-o",
+    "--output",
+    "output_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the policy here instead of to stdout.",
+)
+def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
+    """Predict what the evidence of SERVICE will say, without running it, and write it as a policy."""
+    from confide.enclave.measure import measure as predict
+    from confide.enclave.service import Service
+
+    policy = predict(Service.from_toml(service_path), tee=_chosen(tee))
+    text = policy.to_toml()
+    if output_path is None:
+        output.data(text.rstrip("\n"))
+        return
+    output_path.write_text(text)
+    output.talk(f"policy: {output_path}")
+
+
+@click.command()
+@click.argument("content", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--for",
+    "service_path",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The service that may open it; written if it does not exist.",
+)
+@click.option("-o", "--output", "output_path", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--policy",
+    "policy_path",
+    default="policy.toml",
+    show_default=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the policy of the measured service is written.",
+)
+@click.option("--name", help="The name under which the service knows it; by default the file's.")
+@click.option(
+    "--id",
+    "service_id",
+    default="default",
+    show_default=True,
+    help="The id of a service that is written anew.",
+)
+@click.option("--identity", "identity_name", default="default", show_default=True)
+@_tee
+def protect(
+    content: Path,
+    *,
+    service_path: Path,
+    output_path: Path,
+    policy_path: Path,
+    name: str | None,
+    service_id: str,
+    identity_name: str,
+    tee: str,
+) -> None:
+    """Encrypt CONTENT, a model or data, so that only enclaves of one measured service can open it.
+
+    Measures the service by itself and writes the policy; the key goes into this user's keyring, from which `confide unlock` or
+    `confide broker put` hands it over.
+    """
+    from confide.cli.identity import announce
+    from confide.serving.protecting import protect_for_service
+
+    owner = announce(identity_name)
+    with output.progress(f"protecting {content.name}", content.stat().st_size) as show:
+        done = protect_for_service(
+            content,
+            service_path=service_path,
+            output=output_path,
+            policy_path=policy_path,
+            name=name,
+            service_id=service_id,
+            identity=owner,
+            tee=_chosen(tee),
+            progress=lambda done, _total: show(done),
+        )
+    if done.service_written:
+        output.talk(
+            f"wrote {service_path}: {done.service.kind} `{done.service.id}`, owned by {owner.fingerprint}"
+        )
+    output.talk(
+        f"protected {content.name} ({output.size(content.stat().st_size)}) as {output_path} under key {done.key.name}, version {done.key.version}"
+    )
+    output.talk(f"policy: {policy_path}")
+
+
+@click.command()
+@_service
+@_tee
+@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
+@click.option(
+    "--data",
+    "data_options",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="A protected file that the service may read; may be repeated.",
+)
+@click.option(
+    "--require-level",
+    type=click.Choice(("L0", "L1", "L2", "L3")),
+    help="Refuse to run with less confinement.",
+)
+@click.option(
+    "--ready-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the URL here once the enclave answers.",
+)
+def run(
+    service_path: Path,
+    *,
+    tee: str,
+    listen: str,
+    data_options: tuple[str, ...],
+    require_level: str | None,
+    ready_file: Path | None,
+) -> None:
+    """Run SERVICE in an enclave until it is stopped; it waits for its keys first, if it needs any."""
+    from confide.enclave.service import Service
+    from confide.host.enclave import Enclave
+
+    files = {}
+    for option in data_options:
+        data_name, found, file = option.partition("=")
+        if not found or not Path(file).is_file():
+            raise ConfigurationError("data", "--data is NAME=FILE with a file that exists")
+        files[data_name] = Path(file)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Enclave.launch(
+        Service.from_toml(service_path),
+        tee=_chosen(tee),
+        data=files,
+        listen=host_port(listen),
+        require_level=require_level,
+    ) as enclave:
+        if enclave.simulated:
+            output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
+        output.talk(
+            f"enclave {enclave.id}: {enclave.state}, level {enclave.level.name}, measurement {enclave.measurement.hex()[:16]}..."
+        )
+        output.data(enclave.url)
+        if ready_file is not None:
+            ready_file.write_text(enclave.url + "\n")
+        while not stop.is_set():
+            if enclave.wait(timeout=0.5):
+                break
+        if not stop.is_set():
+            enclave.raise_for_state()
+    output.talk("stopped")
+
+
+@click.command()
+@click.argument("url")
+@trust.trust_options
+@click.option(
+    "--secret",
+    "names",
+    multiple=True,
+    metavar="NAME[:VERSION]",
+    help="What to hand over; by default what the enclave waits for and you own.",
+)
+@click.option(
+    "--lease",
+    type=int,
+    default=0,
+    show_default=True,
+    help="Seconds for which the enclave may use it; 0: until it ends.",
+)
+@click.option("--identity", "identity_name", default="default", show_default=True)
+def unlock(
+    url: str,
+    policy_path: Path,
+    endorsement_paths: tuple[Path, ...],
+    *,
+    allow_simulated: bool,
+    anchor: str | None,
+    names: tuple[str, ...],
+    lease: int,
+    identity_name: str,
+) -> None:
+    """Verify the enclave at URL against the policy, then hand it your keys from this user's keyring."""
+    from confide.keys import unlock as unlocking
+    from confide.keys.identity import Identity
+    from confide.keys.keyring import Keyring
+
+    owner, keyring = Identity.open(identity_name), Keyring()
+    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    wanted = names or tuple(
+        name for name, public in unlocking.awaited(url).owners.items() if public == owner.public
+    )
+    keys = []
+    for text in wanted:
+        name, _, version = text.partition(":")
+        if version and not version.isdigit():
+            raise ConfigurationError("secret", "a secret is NAME or NAME:VERSION")
+        keys.append(keyring.get(name, int(version) if version else None))
+    if not keys:
+        raise ConfigurationError(
+            "nothing_awaited",
+            "the enclave says that it waits for nothing of yours",
+            hint="name the key with --secret",
+        )
+    done = unlocking.unlock(
+        url, verifier=verifier, secrets={key.name: key.secret for key in keys}, identity=owner, lease=lease
+    )
+    if done.result.simulated:
+        output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
+    output.talk(f"attested: {done.result.tee}, tier {done.result.tier.name.lower()}, fresh")
+    output.talk(f"unlocked: {', '.join(f'{name.name}, version {name.version}' for name in done.names)}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True)
+def ps(*, as_json: bool) -> None:
+    """List the enclaves of this user."""
+    from confide.host import directory
+
+    records = directory.records()
+    if as_json:
+        output.data_json([record.to_json() for record in records])
+        return
+    rows = [
+        (
+            record.id,
+            record.service,
+            record.state,
+            record.tee,
+            record.level,
+            record.url,
+            f"{datetime.fromtimestamp(record.started, UTC):%Y-%m-%d %H:%M:%S}",
+        )
+        for record in records
+    ]
+    output.data(output.table(rows, ("enclave", "service", "state", "tee", "level", "url", "started")))
+
+
+@click.command()
+@click.argument("enclave")
+def stop(enclave: str) -> None:
+    """Stop ENCLAVE: finish what is in flight, then end. A restart needs new keys."""
+    from confide.host import directory
+
+    directory.stop(enclave)
+    output.talk(f"stopped {enclave}")
+
+
+@click.command()
+@click.argument("enclave")
+def logs(enclave: str) -> None:
+    """Print what ENCLAVE lets its host see: states and event names, never content."""
+    from confide.host import directory
+
+    for line in directory.logs(enclave):
+        output.data(line)

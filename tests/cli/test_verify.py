@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`confide verify` on real evidence: the documented verdict and exit code of every SEV-SNP sample."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from confide.cli import main as cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANY = 'tees = ["snp"]\n[reference.snp]\nmeasurement = "ANY"\n'
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def confide(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    def run(*arguments: object) -> Answer:
+        code = 0
+        try:
+            cli.main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else 1
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+def policy(folder: Path, text: str = ANY) -> Path:
+    path = folder / "policy.toml"
+    path.write_text(text)
+    return path
+
+
+# Sample, time, further lines of [reference.snp], further lines at the top; exit code, a code that must be among the reasons.
+SAMPLES = [
+    ("milan-v2-debug", "2024-01-01", "", "", 4, "not_acceptable.debug"),
+    ("milan-v2-debug", "2024-01-01", "", "allow_debug = true\n", 0, None),
+    ("milan-v2-azure", "2024-01-01", "", "", 0, None),
+    ("milan-v2-azure", "2024-01-01", "min_tcb = { bootloader = 3, tee = 0, snp = 20, microcode = 115 }\n", "", 4, "not_acceptable.below_minimum"),
+    ("milan-v2-aci", "2024-01-01", "", "", 0, None),
+    ("milan-v3", "2026-06-01", "", "", 0, None),
+    ("milan-v3", "2026-02-04", "", "", 3, "not_genuine.not_yet_valid"),
+    ("milan-v3-vlek-aws", "2025-06-01", "vmpl = [1]\n", "", 0, None),
+    ("milan-v3-vlek-aws", "2025-06-01", "", "", 4, "not_acceptable.vmpl"),
+    ("milan-v3-vlek-aws", "2026-01-01", "vmpl = [1]\n", "", 3, "not_genuine.expired"),
+    ("genoa-v3", "2026-06-01", "", "", 0, None),
+    ("genoa-v5-zen4c", "2026-06-01", "", "", 0, None),
+    ("turin-v5", "2026-06-01", "", "", 0, None),
+    ("turin-v5", "2026-06-01", "", "require_revocation = true\n", 5, "endorsements_missing.crl"),
+    ("bad-vcek-legacy", "2024-01-01", "", "", 3, "not_genuine.bad_signature"),
+    ("bad-vcek-new", "2024-01-01", "", "", 3, "not_genuine.bad_signature"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sample", "day", "reference", "top", "code", "reason"), SAMPLES)
+def test_each_sample_gets_its_documented_verdict(  # type: ignore[no-untyped-def]
+    confide,
+    shared: Path,
+    tmp_path: Path,
+    sample: str,
+    day: str,
+    reference: str,
+    top: str,
+    code: int,
+    reason: str | None,
+) -> None:
+    folder = shared / "evidence" / "sev-snp"
+    certificate = next(folder.glob(f"{sample}.v[cl]ek.der"))
+
+    answer = confide(
+        "verify", folder / f"{sample}.report.bin", "--policy", policy(tmp_path, top + ANY + reference),
+        "--endorsements", certificate, "--at", f"{day}T00:00:00Z", "--json",
+    )  # fmt: skip
+
+    verdict = json.loads(answer.out)
+    assert answer.code == code
+    assert verdict["verdict"] == {0: "accepted", 3: "not_genuine", 4: "not_acceptable", 5: "undecided"}[code]
+    if reason is not None:
+        assert reason in {found["code"] for found in verdict["reasons"]}
+    else:
+        assert verdict["tee"] == "snp"
+        assert verdict["simulated"] is False
+        assert verdict["claims"]["measurement"]
+
+
+def test_every_sample_with_a_report_is_in_the_table(shared: Path) -> None:
+    manifest = json.loads((shared / "evidence" / "manifest.json").read_text())
+    with_report = {
+        entry["id"]
+        for entry in manifest["entries"]
+        if entry["tee"] == "sev-snp" and any("report" in str(file) for file in entry["files"])
+    }
+
+    assert with_report == {sample for sample, *_ in SAMPLES}
+
+
+def test_without_the_chip_s_certificate_nothing_is_decided(confide, shared: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    report = shared / "evidence" / "sev-snp" / "genoa-v3.report.bin"
+
+    answer = confide("verify", report, "--policy", policy(tmp_path), "--at", "2026-06-01T00:00:00Z")
+
+    assert answer.code == 5
+    assert "undecided" in answer.out
+    assert "hint:" in answer.err
+
+
+def test_a_refusal_is_said_in_words_with_its_code_and_a_hint_and_no_traceback(
+    confide, shared: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    folder = shared / "evidence" / "sev-snp"
+
+    answer = confide(
+        "verify", folder / "milan-v2-debug.report.bin", "--policy", policy(tmp_path),
+        "--endorsements", folder / "milan-v2-debug.vcek.der", "--at", "2024-01-01T00:00:00Z",
+    )  # fmt: skip
+
+    assert answer.out.strip() == "not acceptable"
+    assert "[not_acceptable.debug]" in answer.err
+    assert "hint:" in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\0" * 1183, b"\0" * 1184, b"\xff" * 5000, b"\xa1" * 70_000])
+def test_bytes_that_are_no_evidence_are_not_genuine(confide, tmp_path: Path, content: bytes) -> None:  # type: ignore[no-untyped-def]
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(content)
+
+    answer = confide("verify", evidence, "--policy", policy(tmp_path), "--json")
+
+    assert answer.code == 3
+    assert json.loads(answer.out)["verdict"] == "not_genuine"
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "empty_policy"),
+        ("tees = []\n", "empty_policy"),
+        ('tees = ["snp"]\n', "empty_policy"),
+        (ANY + "measurment = []\n", "configuration."),
+        (ANY + "[reference.tdx]\nmrtd = 'ANY'\n", "configuration."),
+        ("\0", "configuration."),
+    ],
+)
+def test_a_policy_that_says_nothing_or_something_unknown_is_refused(
+    confide, tmp_path: Path, text: str, code: str
+) -> None:  # type: ignore[no-untyped-def]
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(bytes(1184))
+
+    answer = confide("verify", evidence, "--policy", policy(tmp_path, text))
+
+    assert answer.code in {2, 4}
+    assert code in answer.err
+
+
+@pytest.mark.parametrize("given", [["--allow-simulated"], ["--anchor", "local"]])
+def test_one_consent_to_simulation_is_not_enough(confide, tmp_path: Path, given: list[str]) -> None:  # type: ignore[no-untyped-def]
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(bytes(1184))
+
+    answer = confide("verify", evidence, "--policy", policy(tmp_path), *given)
+
+    assert answer.code == 2
+    assert "two consents" in answer.err
+
+
+@pytest.mark.parametrize("at", ["yesterday", "2026-06-01T00:00:00", "2026-13-01T00:00:00Z"])
+def test_a_time_that_means_nothing_certain_is_refused(confide, tmp_path: Path, at: str) -> None:  # type: ignore[no-untyped-def]
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(bytes(1184))
+
+    assert confide("verify", evidence, "--policy", policy(tmp_path), "--at", at).code == 2
+
+
+def test_inspect_decodes_and_says_that_it_trusts_nothing(confide, shared: Path) -> None:  # type: ignore[no-untyped-def]
+    answer = confide("inspect", shared / "evidence" / "sev-snp" / "turin-v5.report.bin")
+
+    assert answer.code == 0
+    assert "not verified" in answer.err
+    assert "verified" not in answer.out
+    assert "6d6c354511d6f7c6d7504668903dc5bd" in answer.out
+
+
+def test_attest_without_a_tee_is_an_error_and_never_simulated(confide) -> None:  # type: ignore[no-untyped-def]
+    answer = confide("attest", "--report-data", "00" * 64)
+
+    assert answer.code == 1
+    assert "enclave." in answer.err
+    assert answer.out == ""
