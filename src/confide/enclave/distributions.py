@@ -105,16 +105,21 @@ class Source(Protocol):
 def hash_file(path: Path) -> bytes:
     """SHA-256 of a regular file, never through a symbolic link; raises ``enclave.unmeasured`` for anything else."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
+        # A FIFO would block without O_NONBLOCK, which means nothing to regular files.
+        flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        descriptor = os.open(path, flags)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _unmeasured(f"{path.name} is not a regular file", "remove it")
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _unmeasured(
             f"{path.name} cannot be measured: {error.strerror}",
             "only plain, readable files are measured, no links",
         ) from error
-    with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _unmeasured(f"{path.name} is not a regular file", "remove it")
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def hash_files(paths: Sequence[Path]) -> list[bytes]:

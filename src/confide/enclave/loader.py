@@ -307,11 +307,24 @@ def _sources(package: Path) -> Iterable[str]:
                 yield Path(folder, name).relative_to(package).as_posix()
 
 
+def _open(place: Path) -> int:
+    # A FIFO would block without O_NONBLOCK, which means nothing to regular files.
+    flags = os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(place, flags)
+    except OSError as error:
+        _refuse(
+            f"{place.name} cannot be read: {error.strerror}",
+            "only plain, readable files are measured, no links",
+        )
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        _refuse(f"{place.name} is not a regular file", "remove it")
+    return descriptor
+
+
 def _read(place: Path) -> bytes:
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            _refuse(f"{place.name} is not a regular file", "remove it")
+    with os.fdopen(_open(place), "rb") as file:
         return file.read()
 
 
@@ -338,11 +351,10 @@ def _fingerprint(status: os.stat_result) -> tuple[int, ...]:
 def _hash_natives(files: Mapping[str, _File]) -> dict[str, tuple[int, ...]]:
     def check(entry: tuple[str, _File]) -> tuple[str, tuple[int, ...]]:
         name, listed = entry
-        descriptor = os.open(listed.place, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NOFOLLOW", 0))
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
-            before = _fingerprint(os.fstat(descriptor))
+        with os.fdopen(_open(listed.place), "rb", buffering=0) as file:
+            before = _fingerprint(os.fstat(file.fileno()))
             digest = hashlib.file_digest(file, "sha256").digest()
-            after = _fingerprint(os.fstat(descriptor))
+            after = _fingerprint(os.fstat(file.fileno()))
         if digest != listed.digest or before != after:
             _refuse(
                 f"{name} is not the file of its wheel", "reinstall the distribution into a clean environment"

@@ -135,6 +135,8 @@ class _Marker:
                 raise _refuse("a marker has no comparison")
             operator = "not in" if negated else "in"
         right_name, right = self._operand()
+        if "extra" in {left_name, right_name}:
+            left, right = normalise(left), normalise(right)
         if {left_name, right_name} & _VERSIONED and operator not in {"in", "not in", "==="}:
             return _compare_versions(left, operator, right)
         return _compare_texts(left, operator, right)
@@ -147,7 +149,7 @@ class _Marker:
         if word is None or word not in self._environment:
             raise _refuse("a marker names a variable that the target does not define")
         value = self._environment[word]
-        return word, normalise(value) if word == "extra" else value
+        return word, value
 
 
 def _compare_texts(left: str, operator: str, right: str) -> bool:
@@ -164,14 +166,25 @@ def _compare_texts(left: str, operator: str, right: str) -> bool:
 
 def _compare_versions(left: str, operator: str, right: str) -> bool:
     # The target names Python's major and minor version only, so "3.11.*" is the most that is known of it.
+    if operator in {"==", "!="} and right.endswith(".*"):
+        right = right.removesuffix(".*")
+        operator = f"{operator}*"
     for value in (left, right):
         if _VERSION.match(value) is None:
             raise _refuse("a marker compares a version that is not plain numbers")
     a, b = (tuple(int(part) for part in value.split(".")) for value in (left, right))
+    if operator.endswith("*"):
+        if len(b) > 2:
+            raise _patch_version()
+        return (a[: len(b)] == b) == (operator == "==*")
     if a[:2] == b[:2] and (any(a[2:]) or any(b[2:])):
-        raise _refuse("a marker depends on Python's patch version, which a target leaves open")
+        raise _patch_version()
     a, b = ((*value, 0, 0)[:2] for value in (a, b))
     results = {
         "==": a == b, "!=": a != b, "<": a < b, "<=": a <= b, ">": a > b, ">=": a >= b, "~=": a >= b and a[0] == b[0],
     }  # fmt: skip
     return results[operator]
+
+
+def _patch_version() -> ConfigurationError:
+    return _refuse("a marker depends on Python's patch version, which a target leaves open")

@@ -51,7 +51,9 @@ def refuse_planted(installed: Installed, used: Iterable[Distribution]) -> None:
         for name in installed.names_in(site):
             listed.update(installed.record(name))
         folders = {path.partition("/")[0] for path in listed if "/" in path}
-        for entry in os.scandir(site):
+        with os.scandir(site) as entries:
+            present = list(entries)
+        for entry in present:
             if entry.name == "__pycache__" and entry.is_dir(follow_symlinks=False):
                 continue
             if entry.name in tops and entry.is_dir(follow_symlinks=False):

@@ -65,7 +65,8 @@ def _walk(folder: Path, prefix: str, depth: int) -> list[tuple[str, Path]]:
         raise _unmeasured(f"{prefix} is nested deeper than {MAX_DEPTH} folders", "move code up")
     found: list[tuple[str, Path]] = []
     try:
-        entries = list(os.scandir(folder))
+        with os.scandir(folder) as opened:
+            entries = list(opened)
     except OSError as error:
         raise _unmeasured(f"{prefix} cannot be read: {error.strerror}", "make it readable") from error
     for entry in entries:
