@@ -91,7 +91,8 @@ def load(
     # onnxruntime's Python layer would keep a second reference to the plaintext for as long as the session lives.
     session._model_bytes = None  # noqa: SLF001
     declared = tuple(
-        (spec.name, _TYPE_NAMES.get(spec.dtype)) for spec in (*description.inputs, *description.outputs)
+        (spec.name, f"tensor({_TYPE_NAMES.get(spec.dtype, spec.dtype)})")
+        for spec in (*description.inputs, *description.outputs)
     )
     if loaded != declared:
         raise ModelError(
@@ -100,26 +101,8 @@ def load(
     return OnnxModel(session, runtime, description, digest)
 
 
-_TYPE_NAMES: Final = {
-    "float32": "tensor(float)",
-    "float64": "tensor(double)",
-    **{
-        name: f"tensor({name})"
-        for name in (
-            "bool",
-            "float16",
-            "int8",
-            "int16",
-            "int32",
-            "int64",
-            "string",
-            "uint8",
-            "uint16",
-            "uint32",
-            "uint64",
-        )
-    },
-}
+# Where onnxruntime's name of an element type is not numpy's.
+_TYPE_NAMES: Final = {"float32": "float", "float64": "double"}
 
 
 def _runtime() -> ModuleType:

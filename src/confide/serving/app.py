@@ -6,10 +6,9 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from confide.enclave.context import Built
+from confide.enclave.runtime import Built
 from confide.errors import ModelError
 from confide.frameworks.table import adapter
-from confide.sealing.protected_file import ProtectedFile
 from confide.serving.inference_app import InferenceApp, Served
 from confide.serving.open_inference import InferLimits, Signature
 from confide.serving.settings import ModelEntry, ModelSettings
@@ -43,7 +42,7 @@ def build(options: Mapping[str, object], context: Context) -> Built:
         max_body=limits.max_body,
         version=_version(),
     )
-    return Built(app, {name: item.model.digest for name, item in served.items()})
+    return Built(app, {name: item.model.digest for name, item in served.items()}, lifespan=True)
 
 
 def _version() -> str:
@@ -54,25 +53,10 @@ def _version() -> str:
 
 
 def _load(entry: ModelEntry, settings: ModelSettings, context: Context) -> Served:
-    owners = {pin.name: pin.owner_public for pin in context.service.models}
-    owner = owners.get(entry.name)
-    if owner is None:
-        raise ModelError(
-            "digest_mismatch",
-            "the service names no owner for a model",
-            hint="add the model and its owner's public key to [models] of service.toml",
-        )
-    with ProtectedFile.open(
-        context.data(entry.name),
-        key=context.secret(entry.name),
-        owner_public=owner,
-        name=entry.name,
-        # Without a broker the key came from the owner's own process, so only he and this enclave hold it.
-        key_holders="owner" if context.service.broker is None else "many",
-    ) as file:
+    with context.open_protected(entry.name) as file:
         if file.metadata.get("format") != entry.format:
             raise ModelError("unsafe_format", "the protected file holds a model of another format")
-        # One entry at a time, each erased again as soon as the framework has its own copy.
+        # Into anonymous memory, which is erased again as soon as the framework has its own copy.
         parts = {name: file.read(name, threads=settings.threads) for name in file.names}
     try:
         model: Model = adapter(entry.format).load(parts, threads=settings.threads)
