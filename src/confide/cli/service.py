@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,23 +18,14 @@ from confide.errors import ConfigurationError
 _service = click.argument(
     "service_path", metavar="SERVICE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-_tee = click.option(
-    "--tee", type=click.Choice(("auto", "simulated", "snp")), default="auto", show_default=True
+_measured_tee = click.option(
+    "--tee", type=click.Choice(("simulated",)), default="simulated", show_default=True
 )
-
-
-def _chosen(tee: str) -> str:
-    """`auto` means the TEE of this machine; where there is none, the simulated one, and it is said."""
-    if tee != "auto":
-        return tee
-    from confide.host.enclave import available_tee
-
-    return available_tee()
 
 
 @click.command()
 @_service
-@_tee
+@_measured_tee
 @click.option(
     "-o",
     "--output",
@@ -46,7 +38,7 @@ def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
     from confide.enclave.measure import measure as predict
     from confide.enclave.service import Service
 
-    policy = predict(Service.from_toml(service_path), tee=_chosen(tee))
+    policy = predict(Service.from_toml(service_path), tee=tee)
     text = policy.to_toml()
     if output_path is None:
         output.data(text.rstrip("\n"))
@@ -82,7 +74,7 @@ def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
     help="The id of a service that is written anew.",
 )
 @click.option("--identity", "identity_name", default="default", show_default=True)
-@_tee
+@_measured_tee
 def protect(
     content: Path,
     *,
@@ -112,7 +104,7 @@ def protect(
             name=name,
             service_id=service_id,
             identity=owner,
-            tee=_chosen(tee),
+            tee=tee,
             progress=lambda done, _total: show(done),
         )
     if done.service_written:
@@ -127,7 +119,13 @@ def protect(
 
 @click.command()
 @_service
-@_tee
+@click.option(
+    "--tee",
+    type=click.Choice(("auto", "simulated", "snp")),
+    default="auto",
+    show_default=True,
+    help="`auto` takes the TEE of this machine and never the simulated one; for that say `simulated`.",
+)
 @click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
 @click.option(
     "--data",
@@ -135,6 +133,11 @@ def protect(
     multiple=True,
     metavar="NAME=FILE",
     help="A protected file that the service may read; may be repeated.",
+)
+@click.option(
+    "--storage",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="A folder that the service may keep its sealed state in.",
 )
 @click.option(
     "--require-level",
@@ -152,12 +155,13 @@ def run(
     tee: str,
     listen: str,
     data_options: tuple[str, ...],
+    storage: Path | None,
     require_level: str | None,
     ready_file: Path | None,
 ) -> None:
     """Run SERVICE in an enclave until it is stopped; it waits for its keys first, if it needs any."""
     from confide.enclave.service import Service
-    from confide.host.enclave import Enclave
+    from confide.host.enclave import Enclave, State
 
     files = {}
     for option in data_options:
@@ -170,24 +174,25 @@ def run(
         signal.signal(number, lambda *_: stop.set())
     with Enclave.launch(
         Service.from_toml(service_path),
-        tee=_chosen(tee),
+        tee=tee,
         data=files,
+        storage=storage,
         listen=host_port(listen),
         require_level=require_level,
     ) as enclave:
-        if enclave.simulated:
-            output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
-        output.talk(
-            f"enclave {enclave.id}: {enclave.state}, level {enclave.level.name}, measurement {enclave.measurement.hex()[:16]}..."
-        )
+        output.talk(enclave.describe())
         output.data(enclave.url)
         if ready_file is not None:
             ready_file.write_text(enclave.url + "\n")
-        while not stop.is_set():
-            if enclave.wait(timeout=0.5):
-                break
-        if not stop.is_set():
-            enclave.raise_for_state()
+        announced = False
+        while not stop.is_set() and not enclave.state.final:
+            if not announced and enclave.state is State.RUNNING:
+                output.talk("running: its keys are there")
+                announced = True
+            stop.wait(0.1)
+        enclave.stop()
+        if enclave.error is not None:
+            raise enclave.error
     output.talk("stopped")
 
 
@@ -257,23 +262,23 @@ def ps(*, as_json: bool) -> None:
     """List the enclaves of this user."""
     from confide.host import directory
 
-    records = directory.records()
+    records = directory.listing()
     if as_json:
-        output.data_json([record.to_json() for record in records])
+        output.data_json([asdict(record) for record in records])
         return
     rows = [
         (
-            record.id,
-            record.service,
+            record.name,
+            f"{record.kind} {record.service}",
             record.state,
-            record.tee,
+            f"{record.tee}{' SIMULATED' if record.simulated else ''}",
             record.level,
             record.url,
-            f"{datetime.fromtimestamp(record.started, UTC):%Y-%m-%d %H:%M:%S}",
+            f"{datetime.fromtimestamp(record.since, UTC):%Y-%m-%d %H:%M:%S}",
         )
         for record in records
     ]
-    output.data(output.table(rows, ("enclave", "service", "state", "tee", "level", "url", "started")))
+    output.data(output.table(rows, ("enclave", "service", "state", "tee", "level", "url", "since (UTC)")))
 
 
 @click.command()
@@ -282,8 +287,9 @@ def stop(enclave: str) -> None:
     """Stop ENCLAVE: finish what is in flight, then end. A restart needs new keys."""
     from confide.host import directory
 
-    directory.stop(enclave)
-    output.talk(f"stopped {enclave}")
+    record = directory.find(enclave)
+    directory.stop(record)
+    output.talk(f"stopped {record.name}")
 
 
 @click.command()
@@ -292,5 +298,5 @@ def logs(enclave: str) -> None:
     """Print what ENCLAVE lets its host see: states and event names, never content."""
     from confide.host import directory
 
-    for line in directory.logs(enclave):
+    for line in directory.read_log(directory.find(enclave).name):
         output.data(line)
