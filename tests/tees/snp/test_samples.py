@@ -16,7 +16,7 @@ from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
 from confide.crypto import x509
-from confide.errors import NotAcceptable, NotGenuine
+from confide.errors import MalformedError, NotAcceptable, NotGenuine
 from confide.tees import formats
 from confide.tees.snp import endorse, wire
 from support import snp
@@ -174,7 +174,7 @@ def test_ev_01_a_real_report_cut_at_any_byte_is_refused(shared: Path) -> None:
     data = (shared / "evidence" / "sev-snp" / "genoa-v3.report.bin").read_bytes()
 
     for length in range(len(data)):
-        with pytest.raises(formats.MalformedError) as caught:
+        with pytest.raises(MalformedError) as caught:
             formats.read(data[:length], format="snp")
         assert caught.value.code == "malformed.truncated"
 
@@ -194,7 +194,7 @@ def _flips(shared: Path, name: str, step: int) -> list[int]:
         flipped = Evidence(EvidencePart("snp", bytes(changed)), endorsements=genuine.endorsements)
         try:
             verifier.verify(flipped, at=at)
-        except (formats.MalformedError, NotGenuine):
+        except (MalformedError, NotGenuine):
             continue
         survived.append(bit)
     return survived
@@ -216,5 +216,5 @@ def test_ev_01_no_cut_certificate_is_accepted(shared: Path) -> None:
 
     for length in range(1, len(der), 7):
         cut = Evidence(genuine.platform, endorsements=Endorsements((der[:length],)))
-        with pytest.raises(formats.MalformedError):
+        with pytest.raises(MalformedError):
             Verifier(snp.policy()).verify(cut, at=snp.AT)

@@ -265,7 +265,12 @@ def _verify_chain(
     """Step 4."""
     roots = [anchored.certificates[der] for der in anchored.roots]
     pinned = [certificate for der, certificate in anchored.certificates.items() if der not in anchored.roots]
-    chain = x509.verify_chain(key.certificate, [*pinned, *others], roots, at=at, max_depth=3)
+    issuers = [*roots, *pinned, *others]
+    if not any(issuer.subject_der == key.certificate.issuer_der for issuer in issuers):
+        raise NotGenuine(
+            "untrusted_root", "no pinned authority has issued the chip's certificate", stage="endorsement"
+        )
+    chain = x509.verify_chain(key.certificate, [*pinned, *others], roots, at=at)
     if len(chain) != 3:
         raise NotGenuine(
             "chain_invalid", "the chip's certificate is not issued by an ASK or ASVK", stage="endorsement"
