@@ -34,9 +34,9 @@ class Ticket:
         self._proof: binding.NonceProof | None = None
 
     def answer(self, evidence: Evidence, proof: binding.NonceProof) -> None:
-        """Take what the whole batch shares and the place of this nonce in it."""
+        """Take what the whole batch shares and the place of this nonce in it; an empty nonce has no proof."""
         self._evidence = evidence
-        self._proof = proof
+        self._proof = proof if self.nonce else None
 
     def bundle(self) -> bytes:
         """The encoded evidence; made when it is asked for, since a batch may have thousands."""

@@ -100,9 +100,13 @@ def field(fields: Fields, name: bytes) -> bytes | None:
 
 
 def content_length(fields: Fields) -> int | None:
-    """The declared length of the body, if there is one."""
+    """The declared length of the body, if there is one; ``protocol`` if it is not well-formed."""
     value = field(fields, b"content-length")
-    return None if value is None else int(value)
+    if value is None:
+        return None
+    if not _LENGTH.fullmatch(value):
+        raise _refuse("the head has no single well-formed content-length")
+    return int(value)
 
 
 def carries_no_body(method: bytes, status: int) -> bool:

@@ -57,6 +57,7 @@ class Client(httpx2.Client):
         random: Callable[[int], bytes] = os.urandom,
         **http_options: Any,
     ) -> None:
+        inner = _inner(http_options)
         attested = AttestedTransport(
             url,
             verifier,
@@ -76,7 +77,7 @@ class Client(httpx2.Client):
             attested.close()
             raise
         self._attested = attested
-        super().__init__(transport=attested, **_inner(http_options))
+        super().__init__(transport=attested, **inner)
 
     @property
     def attestation(self) -> AttestationResult:

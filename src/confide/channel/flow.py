@@ -166,6 +166,8 @@ class ChannelFlow:
         random: Callable[[int], bytes],
     ) -> None:
         self.origin, self._prefix = _split(url)
+        # Nothing of the inner request is in these: the host sees the same fields for every request.
+        self._common = ((b"host", self.origin.partition("//")[2].encode("ascii")), *_PROTOCOL_FIELDS)
         self._verifier = verifier
         self._fresh = fresh
         self._purpose = purpose
@@ -193,9 +195,9 @@ class ChannelFlow:
             seen = dict(self._epochs)
         started = self._monotonic()
         if nonce is None:
-            fetch = Fetch("GET", self._prefix + heads.DISCOVERY_PATH, _PROTOCOL_FIELDS, b"")
+            fetch = Fetch("GET", self._prefix + heads.DISCOVERY_PATH, self._common, b"")
         else:
-            fields = (*_PROTOCOL_FIELDS, (b"content-type", heads.NONCE_TYPE), (b"content-length", b"32"))
+            fields = (*self._common, (b"content-type", heads.NONCE_TYPE), (b"content-length", b"32"))
             fetch = Fetch("POST", self._prefix + heads.DISCOVERY_PATH, fields, nonce)
         try:
             reply = yield fetch
@@ -285,7 +287,7 @@ class ChannelFlow:
         )
 
     def _fields(self, exchange: Exchange, call: Call) -> binary_http.Fields:
-        fields = [*_PROTOCOL_FIELDS, (b"content-type", heads.REQUEST_TYPE)]
+        fields = [*self._common, (b"content-type", heads.REQUEST_TYPE)]
         route = self._route
         if route is not None:
             fields.append((heads.ROUTE_FIELD, route))
@@ -347,6 +349,8 @@ def _split(url: str) -> tuple[str, str]:
         raise ConfigurationError(
             "url", "the service's URL must be http or https with a host and without user name"
         )
+    if not url.isascii():
+        raise ConfigurationError("url", "the service's URL is written in ASCII, its host name in A-labels")
     if parts.query or parts.fragment:
         raise ConfigurationError("url", "the service's URL has no query and no fragment")
     return f"{parts.scheme}://{parts.netloc}", parts.path.rstrip("/")

@@ -186,11 +186,6 @@ class FrameOpener:
         """Whether the final frame has been opened."""
         return self._finished
 
-    @property
-    def between(self) -> bool:
-        """Whether no part of a frame is waiting for its rest."""
-        return not self._header and self._position >= len(self._chunk)
-
     def push(self, data: bytes) -> None:
         """Take the next bytes of the message."""
         if self._finished and data:

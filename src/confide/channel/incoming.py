@@ -68,11 +68,6 @@ class IncomingRequest:
         """The index of the frame that is expected next, -1 for the clear head."""
         return -1 if self._opener is None else self._opener.index
 
-    @property
-    def between(self) -> bool:
-        """Whether no part of a frame is waiting for its rest."""
-        return self._opener is not None and self._opener.between
-
     def push(self, data: bytes) -> None:
         """Take the next bytes."""
         if self._opener is not None:

@@ -79,7 +79,7 @@ class Instance:
         self._wall_clock = wall_clock
         self._receipt_extension = receipt_extension
         self._epoch = 0
-        self._cached: tuple[float, Ticket] | None = None
+        self._cached: tuple[float, bytes] | None = None
         self._owner = os.getpid()
         self._closed = False
 
@@ -105,7 +105,7 @@ class Instance:
         self.check_process()
         if self._cached is None or self.monotonic() >= self._cached[0]:
             return None
-        return self._cached[1].bundle()
+        return self._cached[1]
 
     def close_cached_batch(self) -> Batch:
         """Make the next key for evidence without a nonce; ``keep_cached`` stores the outcome."""
@@ -117,7 +117,7 @@ class Instance:
 
     def keep_cached(self, batch: Batch) -> None:
         """Offer a finished batch of ``close_cached_batch`` to everybody until its lifetime is over."""
-        self._cached = (batch.key.opens_until - OVERLAP, batch.tickets[0])
+        self._cached = (batch.key.opens_until - OVERLAP, batch.tickets[0].bundle())
 
     def bundle(self, nonce: bytes | None) -> bytes:
         """Evidence for one nonce, or without one, made here and now; the gateway batches instead.
