@@ -42,12 +42,31 @@ __all__ = ["BrokerApp", "build"]
 
 MAX_EVIDENCE = 256 * 1024
 MAX_AUDIT_PAGE = 256
-WORKERS = 4
-MAX_WAITING = 32
+RELEASE_WORKERS = 3
+OWNER_WORKERS = 1
+MAX_WAITING = 64
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class _Lane:
+    """A few threads and how much work is given to them."""
+
+    def __init__(self, workers: int) -> None:
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="broker")
+        self.waiting = 0
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        self.waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        finally:
+            self.waiting -= 1
+
+    def close(self) -> None:
+        self._executor.shutdown(wait=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +115,17 @@ class BrokerApp:
         if not store.anchored:
             with store.transaction() as tx:
                 tx.record("started", b"", {"anchored": False, "releasing": self.releaser.open})
-        self._executor = ThreadPoolExecutor(WORKERS, thread_name_prefix="broker")
-        self._waiting = 0
-        self._routes: Mapping[tuple[str, str], Callable[[_Call], dict[str, object]]] = {
-            ("POST", "/v1/challenge"): self._challenge,
-            ("POST", "/v1/release"): self._release,
-            ("POST", "/v1/keys"): self._put,
-            ("POST", "/v1/policies"): self._set_policy,
-            ("POST", "/v1/revocations"): self._revoke,
-            ("POST", "/v1/list"): self._list,
-            ("POST", "/v1/audit"): self._audit,
+        releases = self._releases = _Lane(RELEASE_WORKERS)
+        owners = self._owners = _Lane(OWNER_WORKERS)
+        self._routes: Mapping[tuple[str, str], tuple[_Lane, Callable[[_Call], dict[str, object]]]] = {
+            ("POST", "/v1/challenge"): (releases, self._challenge),
+            ("POST", "/v1/release"): (releases, self._release),
+            ("POST", "/v1/question"): (owners, self._question),
+            ("POST", "/v1/keys"): (owners, self._put),
+            ("POST", "/v1/policies"): (owners, self._set_policy),
+            ("POST", "/v1/revocations"): (owners, self._revoke),
+            ("POST", "/v1/list"): (owners, self._list),
+            ("POST", "/v1/audit"): (owners, self._audit),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +144,7 @@ class BrokerApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         if status >= 400:
-            await self._in_thread(self._flush)
+            await self._releases.run(self._flush)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -138,7 +158,8 @@ class BrokerApp:
 
     def close(self) -> None:
         """Finish what runs, then close the store."""
-        self._executor.shutdown(wait=True)
+        self._releases.close()
+        self._owners.close()
         self._store.close()
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
@@ -146,27 +167,21 @@ class BrokerApp:
             path, method = scope["path"], scope["method"]
             if (method, path) == ("GET", "/v1/status"):
                 return 200, messages.encode(**self._status())
-            handler = self._routes.get((method, path))
-            if handler is None:
+            route = self._routes.get((method, path))
+            if route is None:
                 raise BrokerError("not_found", "there is no such route")
             self._peers.take(_peer(scope))
             body = await _read_body(receive)
             call = _Call(messages.decode(body, "broker request"), _peer(scope))
-            if self._waiting >= MAX_WAITING:
+            lane, handler = route
+            if lane.waiting >= MAX_WAITING:
                 raise BrokerError("rate_limited", "the broker is busy", retryable=True)
-            return 200, messages.encode(**await self._in_thread(lambda: handler(call)))
+            return 200, messages.encode(**await lane.run(lambda: handler(call)))
         except ConfideError as error:
             return messages.error_body(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing of it goes out, and nothing was released.
             self._log("broker_failed", type(error).__name__)
             return messages.error_body(EnclaveError("bad_state", "the broker failed; nothing was released"))
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        self._waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        finally:
-            self._waiting -= 1
 
     def _flush(self) -> None:
         try:
@@ -185,19 +200,18 @@ class BrokerApp:
         }
 
     def _challenge(self, call: _Call) -> dict[str, object]:
-        purpose = call.fields.text("purpose", 16)
         owner = call.fields.bytes_("owner", OWNER_BYTES)
-        if purpose == "query":
-            call.fields.end()
-            challenge, token = self._challenges.issue("query", owner)
-            return {"challenge": challenge, "token": token}
-        if purpose != "release":
-            raise MalformedError("unknown_format", "a challenge for an unknown purpose was asked for")
         tenant = check_name(call.fields.text("tenant", 1024), "tenant")
         wanted = messages.read_wanted(call.fields.list_("secrets"))
         call.fields.end()
         request, token = self.releaser.challenge(owner, tenant, wanted)
         return {"request": request.encode(), "token": token}
+
+    def _question(self, call: _Call) -> dict[str, object]:
+        owner = call.fields.bytes_("owner", OWNER_BYTES)
+        call.fields.end()
+        challenge, token = self._challenges.issue("query", owner)
+        return {"challenge": challenge, "token": token}
 
     def _release(self, call: _Call) -> dict[str, object]:
         owner = call.fields.bytes_("owner", OWNER_BYTES)

@@ -139,7 +139,7 @@ def _status() -> Generator[_Call | _Work, Any, BrokerStatus]:
 
 
 def _query(key: SigningKey, store: bytes, what: str) -> Generator[_Call | _Work, Any, dict[str, object]]:
-    fields = yield from _post("/v1/challenge", "broker challenge", purpose="query", owner=key.public)
+    fields = yield from _post("/v1/question", "broker challenge", owner=key.public)
     challenge, token = fields.bytes_("challenge", 32), fields.bytes_("token", max_length=256)
     fields.end()
     query = Query(owner=key.public, store=store, serial=1, what=what, challenge=challenge)
@@ -263,7 +263,6 @@ def _fetch(
     fields = yield from _post(
         "/v1/challenge",
         "broker challenge",
-        purpose="release",
         owner=owner,
         tenant=tenant,
         secrets=[[item.name, item.version] for item in wanted],
