@@ -217,7 +217,8 @@ def test_a_model_service_is_the_same_through_its_file(tmp_path: Path) -> None:
 
     assert again == chosen
     assert again.environment["ORT_DISABLE_TELEMETRY"] == "1"
-    assert ModelService.from_configuration({**chosen.configuration()}).options == chosen.options
+    configuration: Any = chosen.configuration()
+    assert ModelService.from_configuration(configuration).options == chosen.options
     with pytest.raises(ConfigurationError):
         ModelService("a", owner=OWNER.public, workers=0)
     with pytest.raises(ConfigurationError):
