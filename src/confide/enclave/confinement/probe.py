@@ -1,39 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which confinement this machine gives: a short-lived process confines itself and says what held."""
+"""What this machine grants: confines a process for nothing and reads its report."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
-from confide.enclave.confinement.apply import enclose, interpreter_paths, seal_off
-from confide.enclave.confinement.landlock import Grants
 from confide.enclave.confinement.levels import Confinement
-from confide.enclave.confinement.limits import ResourceLimits
-from confide.errors import EnclaveError
+from confide.errors import ConfideError
 
 __all__ = ["probe"]
 
-_LIMITS = ResourceLimits(memory=1 << 30, open_files=64, threads=16, file_size=0)
+_LIMIT_SECONDS = 30
 
 
 def probe() -> Confinement:
-    """Try it out in a process of its own; nothing of the caller is changed. Takes about 50 ms."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-B", "-c", "from confide.enclave.confinement.probe import main; main()"],
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
+    """The confinement that a worker would reach here; nothing applied when the trial does not answer."""
+    command = (sys.executable, "-I", "-S", "-B", str(Path(__file__).resolve()))
     try:
-        return Confinement.from_value(json.loads(done.stdout))
-    except ValueError:
-        raise EnclaveError("sandbox", "the confinement of this machine could not be tried out") from None
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_LIMIT_SECONDS, check=True, env={}
+        )
+        return Confinement.from_value(json.loads(done.stdout[:65_536]))
+    except (OSError, ValueError, AttributeError, subprocess.SubprocessError, ConfideError):
+        return Confinement(())
 
 
-def main() -> None:
-    """Confine this process and write to stdout what was applied."""
-    confinement = seal_off(enclose(lambda _: None), _LIMITS, Grants(read=interpreter_paths()))
-    sys.stdout.write(json.dumps(confinement.to_value()))
-    sys.stdout.flush()
+def _main() -> None:
+    from confide.enclave.confinement.apply import enclose, interpreter_paths, seal_off
+    from confide.enclave.confinement.landlock import Grants
+    from confide.enclave.confinement.limits import ResourceLimits
+
+    resources = ResourceLimits(memory=1 << 30, open_files=64, threads=16, file_size=1 << 20)
+    report = seal_off(enclose(lambda _pid: None), resources, Grants(read=interpreter_paths()))
+    sys.stdout.write(json.dumps(report.to_value()))
+
+
+if __name__ == "__main__":
+    # Isolated, so the package is not on the path yet.
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+    _main()

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way out of an enclave: to the measured allow-list and nowhere else, through sockets that the host connects.
+
+The check is here, inside; the host checks too, but nobody inside relies on that. The host sees every byte and may connect to
+somebody else, so what goes out must be the attested envelope, or TLS that ends in the enclave under trust anchors from
+the manifest (an ``ssl_context`` made from measured data; without one, https is refused).
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import select
+import socket
+import ssl
+import stat
+from typing import TYPE_CHECKING, Any, Final
+
+import httpcore2
+import httpx2
+
+from confide.enclave.egress_messages import EgressRequest, Status
+from confide.errors import EnclaveError, MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["Egress", "EgressTransport"]
+
+_TIMEOUT: Final = 10.0
+_DESCRIPTORS: Final = 4
+
+
+class Egress:
+    """Connects to the entries of ``allowed`` (``host:port``) through the host's end of ``packets``."""
+
+    def __init__(self, packets: socket.socket | None, allowed: Iterable[str]) -> None:
+        self._packets = packets
+        self._allowed = frozenset(allowed)
+
+    def connect(self, host: str, port: int, *, timeout: float = _TIMEOUT) -> socket.socket:
+        """A connected stream socket. Thread-safe.
+
+        Raises ``enclave.sandbox`` for what the manifest does not allow and for a host that answers otherwise than it
+        should, ``enclave.deadline`` when it does not answer.
+        """
+        request = EgressRequest(host.lower(), port)
+        if request.entry not in self._allowed or self._packets is None:
+            raise EnclaveError(
+                "sandbox",
+                "the measured egress list does not contain this destination",
+                hint="Add host:port to the service's egress and measure it again.",
+                stage="egress",
+            )
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                ours.settimeout(timeout)
+                rights = array.array("i", [theirs.fileno()])
+                self._packets.sendmsg(
+                    [request.encode()], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights.tobytes())]
+                )
+            return _read_answer(ours)
+        except TimeoutError as error:
+            raise EnclaveError(
+                "deadline", "the host did not connect in time", stage="egress", retryable=True
+            ) from error
+        except OSError as error:
+            raise EnclaveError("sandbox", "the host's egress is gone", stage="egress") from error
+        finally:
+            ours.close()
+
+    def transport(self, *, ssl_context: ssl.SSLContext | None = None) -> EgressTransport:
+        """For ``httpx2.Client(transport=...)``."""
+        return EgressTransport(self, ssl_context=ssl_context)
+
+
+def _read_answer(ours: socket.socket) -> socket.socket:
+    size = array.array("i").itemsize
+    data, ancillary, flags, _ = ours.recvmsg(
+        2, socket.CMSG_SPACE(_DESCRIPTORS * size), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    )
+    received = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received.frombytes(content[: len(content) - len(content) % size])
+    sockets = [
+        socket.socket(fileno=descriptor) if _is_socket(descriptor) else descriptor for descriptor in received
+    ]
+    try:
+        if len(data) != 1 or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC) or data[0] not in set(Status):
+            raise MalformedError("unknown_format", "the host's answer to an egress request is not one")
+        status = Status(data[0])
+        if status is not Status.CONNECTED:
+            if sockets:
+                raise MalformedError("unknown_format", "the host sent a socket with a refusal")
+            raise _refused(status)
+        if len(sockets) != 1:
+            raise MalformedError("unknown_format", "the host did not send exactly one socket")
+        connected = sockets[0]
+        if isinstance(connected, int) or not _is_connected_stream(connected):
+            raise MalformedError("unknown_format", "what the host sent is not a connected stream socket")
+        sockets.clear()
+        # It arrives with whatever file status flags the host left on it.
+        connected.settimeout(None)
+        return connected
+    finally:
+        for item in sockets:
+            if isinstance(item, int):
+                _close(item)
+            else:
+                item.close()
+
+
+def _refused(status: Status) -> EnclaveError:
+    leaf = "deadline" if status is Status.TIMEOUT else "overloaded" if status is Status.BUSY else "sandbox"
+    return EnclaveError(
+        leaf,
+        f"the host could not connect: {status.name.lower()}",
+        hint="Is the destination up, and in the host's view of the network?",
+        stage="egress",
+        retryable=status is not Status.REFUSED,
+    )
+
+
+def _is_socket(descriptor: int) -> bool:
+    return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
+
+
+def _is_connected_stream(connection: socket.socket) -> bool:
+    try:
+        connection.getpeername()
+        kind = connection.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+    except OSError:
+        return False
+    families = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
+    return kind == socket.SOCK_STREAM and connection.family in families
+
+
+class _Backend(httpcore2.NetworkBackend):
+    def __init__(self, egress: Egress) -> None:
+        self._egress = egress
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore2.NetworkStream:
+        del local_address, socket_options  # The host decides both.
+        return _Stream(self._egress.connect(host, port, timeout=_TIMEOUT if timeout is None else timeout))
+
+
+class _Stream(httpcore2.NetworkStream):
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with _translated(httpcore2.ReadTimeout, httpcore2.ReadError):
+            self._socket.settimeout(timeout)
+            return self._socket.recv(max_bytes)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        with _translated(httpcore2.WriteTimeout, httpcore2.WriteError):
+            self._socket.settimeout(timeout)
+            self._socket.sendall(buffer)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore2.NetworkStream:
+        with _translated(httpcore2.ConnectTimeout, httpcore2.ConnectError):
+            self._socket.settimeout(timeout)
+            return _Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
+
+    def get_extra_info(self, info: str) -> Any:
+        if info == "is_readable":
+            # Asked before a kept connection is used again: one that the other side closed is readable.
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(0))
+        return None
+
+
+@contextlib.contextmanager
+def _translated(timeout: type[Exception], other: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise timeout("the connection timed out") from error
+    except OSError as error:
+        raise other("the connection failed") from error
+
+
+class _Body(httpx2.SyncByteStream):
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _as_httpx():
+            yield from self._stream
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+@contextlib.contextmanager
+def _as_httpx() -> Iterator[None]:
+    try:
+        yield
+    except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
+        # The same names at both levels; the outer ones are what clients catch.
+        kind = getattr(httpx2, type(error).__name__, httpx2.TransportError)
+        raise kind("the connection through the host failed") from error
+
+
+class EgressTransport(httpx2.BaseTransport):
+    """HTTP/1.1 through the enclave's egress."""
+
+    def __init__(self, egress: Egress, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        # A context without a single root refuses every certificate.
+        self._pool = httpcore2.ConnectionPool(
+            ssl_context=ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            max_connections=16,
+            network_backend=_Backend(egress),
+        )
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request; `EnclaveError` where the egress refuses, httpx2's errors where the network fails."""
+        url = request.url
+        outgoing = httpcore2.Request(
+            method=request.method,
+            url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _as_httpx():
+            response = self._pool.handle_request(outgoing)
+        return httpx2.Response(
+            status_code=response.status,
+            headers=response.headers,
+            stream=_Body(response.stream),
+            extensions=response.extensions,
+        )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
