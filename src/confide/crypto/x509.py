@@ -168,16 +168,16 @@ class Certificate:
     def from_der(cls, data: bytes) -> Self:
         """The certificate in ``data``; raises ``MalformedError`` for everything that RFC 5280 and DER do not allow."""
         what = "certificate"
-        signed, parts = _open(data, what, MAX_CERTIFICATE)
-        if len(parts) != 8 or parts[0].tag != 0xA0 or parts[7].tag != 0xA3:
+        signed, algorithm, parts = _open(data, what, MAX_CERTIFICATE)
+        if len(parts) not in {7, 8} or parts[0].tag != 0xA0 or any(part.tag != 0xA3 for part in parts[7:]):
             raise MalformedError("unsupported_version", f"{what}: not an X.509 version 3 certificate")
         if [part.integer() for part in parts[0].children()] != [2]:
             raise MalformedError("unsupported_version", f"{what}: not an X.509 version 3 certificate")
-        _expect_algorithm(parts[2], data, what)
+        _expect_algorithm(parts[2], algorithm)
         validity = parts[4].expect(der.SEQUENCE).children()
         if len(validity) != 2:
             raise MalformedError("non_canonical", f"{what}: a validity of other than two times")
-        found = _extensions(parts[7], what)
+        found = _extensions(parts[7], what) if len(parts) == 8 else {}
         is_ca, path_length = _basic_constraints(found.get(BASIC_CONSTRAINTS), what)
         return cls(
             der=bytes(data),
@@ -235,11 +235,11 @@ class Crl:
             if len(blocks) != 1:
                 raise MalformedError("non_canonical", f"{what}: more than one in a file")
             data = blocks[0]
-        signed, parts = _open(data, what, MAX_CRL)
+        signed, algorithm, parts = _open(data, what, MAX_CRL)
         rest = list(parts)
         if len(rest) < 4 or rest[0].tag != der.INTEGER or rest.pop(0).integer() != 1:
             raise MalformedError("unsupported_version", f"{what}: not a version 2 list")
-        _expect_algorithm(rest.pop(0), data, what)
+        _expect_algorithm(rest.pop(0), algorithm)
         issuer = rest.pop(0)
         this_update = _time(rest.pop(0), what)
         next_update = _time(rest.pop(0), what) if rest and rest[0].tag in {0x17, 0x18} else None
@@ -287,21 +287,20 @@ class Crl:
             raise NotGenuine("revoked", "the issuer has revoked this certificate", stage="endorsement")
 
 
-def _open(data: bytes, what: str, max_size: int) -> tuple[_Signed, tuple[der.Element, ...]]:
-    """The signature and the parts of what it covers."""
+def _open(data: bytes, what: str, max_size: int) -> tuple[_Signed, der.Element, tuple[der.Element, ...]]:
+    """The signature, the element that names its algorithm, and the parts of what it covers."""
     parts = der.decode(data, what=what, max_size=max_size).expect(der.SEQUENCE).children()
     if len(parts) != 3:
         raise MalformedError("unknown_format", f"{what}: not a signed structure of three parts")
     family, hash_name = _algorithm(parts[1])
     signed = _Signed(parts[0].encoded, family, hash_name, parts[2].bits())
-    return signed, parts[0].expect(der.SEQUENCE).children()
+    return signed, parts[1], parts[0].expect(der.SEQUENCE).children()
 
 
-def _expect_algorithm(inner: der.Element, data: bytes, what: str) -> None:
+def _expect_algorithm(inner: der.Element, outer: der.Element) -> None:
     """The algorithm is named twice, once inside the signed part, and both must agree (RFC 5280, section 4.1.1.2)."""
-    outer = der.decode(data, what=what, max_size=MAX_CRL).children()[1]
     if outer.encoded != inner.encoded:
-        raise MalformedError("non_canonical", f"{what}: two different signature algorithms")
+        raise MalformedError("non_canonical", f"{inner.what}: two different signature algorithms")
 
 
 def _algorithm(element: der.Element) -> tuple[str, str]:
@@ -408,7 +407,9 @@ def _extensions(element: der.Element, what: str) -> dict[str, Extension]:
 def _extension(item: der.Element, what: str) -> tuple[str, Extension]:
     parts = item.expect(der.SEQUENCE).children()
     if len(parts) == 3:
-        return parts[0].oid(), Extension(parts[1].boolean(), parts[2].octets())
+        if not parts[1].boolean():
+            raise MalformedError("non_canonical", f"{what}: an extension that spells its default")
+        return parts[0].oid(), Extension(critical=True, value=parts[2].octets())
     if len(parts) == 2:
         return parts[0].oid(), Extension(critical=False, value=parts[1].octets())
     raise MalformedError("non_canonical", f"{what}: an extension of other than two or three parts")
@@ -418,7 +419,9 @@ def _basic_constraints(extension: Extension | None, what: str) -> tuple[bool, in
     if extension is None:
         return False, None
     parts = list(der.decode(extension.value, what=what, max_size=32).expect(der.SEQUENCE).children())
-    is_ca = parts.pop(0).boolean() if parts and parts[0].tag == der.BOOLEAN else False
+    is_ca = bool(parts) and parts[0].tag == der.BOOLEAN
+    if is_ca and not parts.pop(0).boolean():
+        raise MalformedError("non_canonical", f"{what}: basic constraints that spell their default")
     path_length = parts.pop(0).integer() if parts and parts[0].tag == der.INTEGER else None
     if parts or (path_length is not None and (path_length < 0 or not is_ca)):
         raise MalformedError("non_canonical", f"{what}: basic constraints that contradict themselves")
@@ -444,6 +447,8 @@ def _key_usage(extension: Extension | None, what: str) -> frozenset[str] | None:
     content = der.decode(extension.value, what=what, max_size=8).expect(der.BIT_STRING).content
     bits = int.from_bytes(content[1:], "big")
     width = 8 * (len(content) - 1)
+    if not bits:
+        raise MalformedError("non_canonical", f"{what}: key usage without a use")
     if width > 16:
         raise MalformedError("non_canonical", f"{what}: key usage with unknown bits")
     return frozenset(usage for i, usage in enumerate(_USAGES) if i < width and bits >> (width - 1 - i) & 1)

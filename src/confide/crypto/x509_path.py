@@ -106,9 +106,7 @@ class _Search:
         by_root = [root for root in self._roots.values() if root.subject_der == last.issuer_der]
         by_other = [other for other in self._pool if other.subject_der == last.issuer_der]
         if not by_root and not by_other:
-            self._remember(
-                path, NotGenuine("chain_invalid", "the issuer of a certificate is missing", stage=_STAGE)
-            )
+            self._remember(path, _no_issuer(last))
             return
         if len(path) >= self._max_depth:
             self._remember(path, NotGenuine("chain_invalid", "the chain is too long", stage=_STAGE))
@@ -139,6 +137,14 @@ class _Search:
                 yield from self.paths((*path, issuer))
         if failed is not None:
             self._remember(path, failed)
+
+
+def _no_issuer(last: Certificate) -> NotGenuine:
+    if last.subject_der == last.issuer_der:
+        return NotGenuine(
+            "untrusted_root", "the chain ends at a certificate that is not a pinned root", stage=_STAGE
+        )
+    return NotGenuine("chain_invalid", "the issuer of a certificate is missing", stage=_STAGE)
 
 
 def _as_link(error: NotGenuine, *, is_root: bool) -> NotGenuine:
