@@ -310,4 +310,4 @@ def build(options: Mapping[str, object], context: Context) -> Built:
         clock=lambda: datetime.fromtimestamp(time.time(), UTC),
         log=lambda event, code: context.log(event, code=code),
     )
-    return Built(app, {})
+    return Built(app, lifespan=True)

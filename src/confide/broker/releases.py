@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from confide.attestation import schemes
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
 from confide.errors import BrokerError, ConfideError, KeyRefused, NotAcceptable
@@ -94,6 +95,11 @@ class Releaser:
         self._clock = clock
         self._denials: OrderedDict[tuple[bytes, str, str], int] = OrderedDict()
         self._denials_lock = threading.Lock()
+        # Imported now: code that is first loaded by a request would be read from the disk at a time of the host's choosing.
+        for tee in schemes.PACKAGES:
+            configured = schemes.configured(tee)
+            _ = configured.authenticate, configured.appraise, configured.endorse
+        _admits_nobody()
 
     @property
     def audience(self) -> str:
