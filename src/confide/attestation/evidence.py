@@ -36,6 +36,7 @@ _ENDORSEMENT: Final = 1 << 1
 _EVIDENCE: Final = 1 << 2
 
 _TYPE_KEY: Final = "__cmwc_t"
+_TYPE_ENTRY: Final = cbor.encode(_TYPE_KEY) + cbor.encode(COLLECTION_TYPE)
 _VENDOR: Final = "application/vnd.confide."
 _KEY_MATERIAL: Final = _VENDOR + "key-material"
 _PROOF: Final = _VENDOR + "nonce-proof"
@@ -90,7 +91,7 @@ class Evidence:
         """The bundle as bytes; ``malformed`` if a part is beyond the limits that ``decode`` enforces."""
         collection: dict[Any, Any] = {_TYPE_KEY: COLLECTION_TYPE, "platform": _part(self.platform, _EVIDENCE)}
         if self.devices:
-            collection["devices"] = _numbered([_part(part, _EVIDENCE) for part in self.devices])
+            collection["device-evidence"] = _numbered([_part(part, _EVIDENCE) for part in self.devices])
         if self.key_material is not None:
             collection["key-material"] = [_KEY_MATERIAL, self.key_material, _EVIDENCE]
         if self.proof is not None:
@@ -117,7 +118,7 @@ class Evidence:
         if fields.text(_TYPE_KEY) != COLLECTION_TYPE:
             raise MalformedError("unknown_format", "the CMW collection is not an evidence bundle of confide")
         platform = _read_part(fields.list_("platform"), _EVIDENCE)
-        devices = _read_numbered(fields.mapping("devices", default=None), MAX_DEVICES, "devices")
+        devices = _read_numbered(fields.mapping("device-evidence", default=None), MAX_DEVICES, "devices")
         key_material = _optional(fields, "key-material", _KEY_MATERIAL, _MAX_KEY_MATERIAL)
         proof = _optional(fields, "nonce-proof", _PROOF, _MAX_PROOF)
         manifest = _optional(fields, "manifest", _MANIFEST, MAX_MANIFEST)
@@ -134,8 +135,11 @@ class Evidence:
 
 
 def is_bundle(data: bytes) -> bool:
-    """Whether bytes look like a bundle of confide, for telling formats apart; nothing is checked."""
-    return data[:1] >= b"\xa2" and data[:1] <= b"\xb7" and COLLECTION_TYPE.encode() in data[:128]
+    """Whether bytes begin like a bundle of confide, for telling formats apart; nothing is checked.
+
+    The type is the first entry of every bundle: the other labels are longer than its key, or sort after it.
+    """
+    return data[1 : 1 + len(_TYPE_ENTRY)] == _TYPE_ENTRY
 
 
 def _numbered(items: list[Any]) -> dict[int, Any]:
