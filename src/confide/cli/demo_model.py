@@ -70,6 +70,17 @@ class FileClassifier:
         best = int(scores.argmax())
         return self.labels[best], float(scores[best])
 
+    def weights(self, model: bytes) -> dict[str, bytes]:
+        """The model's initializers: the name of each and its raw bytes."""
+        from confide.frameworks import onnx_tables as tables
+        from confide.frameworks.protobuf import Budget, read
+
+        budget = Budget(4_000_000)
+        top = read(memoryview(model), tables.MODEL, what="model", budget=budget)
+        graph = read(top["graph"], tables.GRAPH, what="graph", budget=budget)
+        tensors = [read(item, tables.TENSOR, what="tensor", budget=budget) for item in graph["initializer"]]
+        return {bytes(tensor["name"]).decode(): bytes(tensor.get("raw_data") or b"") for tensor in tensors}
+
     def oracle(self, contents: list[bytes]) -> list[tuple[str, float]]:
         """What the package's own API says."""
         from magika import Magika

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import signal
 import threading
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -262,21 +261,21 @@ def ps(*, as_json: bool) -> None:
     """List the enclaves of this user."""
     from confide.host import directory
 
-    records = directory.listing()
+    found = directory.records()
     if as_json:
-        output.data_json([asdict(record) for record in records])
+        output.data_json([record.to_json() for record in found])
         return
     rows = [
         (
-            record.name,
+            record.id,
             f"{record.kind} {record.service}",
             record.state,
             f"{record.tee}{' SIMULATED' if record.simulated else ''}",
             record.level,
             record.url,
-            f"{datetime.fromtimestamp(record.since, UTC):%Y-%m-%d %H:%M:%S}",
+            f"{datetime.fromtimestamp(record.started, UTC):%Y-%m-%d %H:%M:%S}",
         )
-        for record in records
+        for record in found
     ]
     output.data(output.table(rows, ("enclave", "service", "state", "tee", "level", "url", "since (UTC)")))
 
@@ -287,9 +286,8 @@ def stop(enclave: str) -> None:
     """Stop ENCLAVE: finish what is in flight, then end. A restart needs new keys."""
     from confide.host import directory
 
-    record = directory.find(enclave)
-    directory.stop(record)
-    output.talk(f"stopped {record.name}")
+    directory.stop(enclave)
+    output.talk(f"stopped {enclave}")
 
 
 @click.command()
@@ -298,5 +296,5 @@ def logs(enclave: str) -> None:
     """Print what ENCLAVE lets its host see: states and event names, never content."""
     from confide.host import directory
 
-    for line in directory.read_log(directory.find(enclave).name):
+    for line in directory.logs(enclave):
         output.data(line)

@@ -98,6 +98,7 @@ def proxy(
 
     import uvicorn
 
+    from confide.channel.async_transport import AsyncAttestedTransport
     from confide.channel.proxy import Proxy
 
     host, port = host_port(listen)
@@ -106,7 +107,7 @@ def proxy(
             "address", "the proxy listens on loopback only: what it carries is plaintext"
         )
     verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
-    application = Proxy(url, verifier)
+    application = Proxy(AsyncAttestedTransport(url, verifier))
     listener = socket.create_server((host, port))
     output.talk(f"proxy for {url} on http://{host}:{listener.getsockname()[1]}")
     if allow_simulated:
