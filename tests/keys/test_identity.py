@@ -6,7 +6,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import pickle
+import pickle  # noqa: TID251 - to show that it is refused
 import threading
 from pathlib import Path
 
@@ -71,7 +71,14 @@ def test_a_damaged_file_is_refused_and_not_replaced(tmp_path: Path) -> None:
     made = Identity.open_or_create("me", tmp_path / "ids")
     path = tmp_path / "ids" / "me.json"
     good = json.loads(path.read_bytes())
-    for change in ({"private": "00" * 32}, {"public": "00" * 32}, {"v": 2}, {"type": "x"}, {"more": 1}, {"private": "zz"}):
+    for change in (
+        {"private": "00" * 32},
+        {"public": "00" * 32},
+        {"v": 2},
+        {"type": "x"},
+        {"more": 1},
+        {"private": "zz"},
+    ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(SealingError) as error:
             Identity.open_or_create("me", tmp_path / "ids")

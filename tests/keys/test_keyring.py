@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import copy
-import pickle
+import pickle  # noqa: TID251 - to show that it is refused
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,9 +43,10 @@ def test_names_that_begin_alike_are_kept_apart(keyring: Keyring) -> None:
 
 def test_what_is_absent_is_not_found(keyring: Keyring) -> None:
     keyring.create("model")
-    for arguments in (("other",), ("model", 2), ("other", 1)):
+    absent: list[tuple[Any, ...]] = [("other",), ("model", 2), ("other", 1)]
+    for arguments in absent:
         with pytest.raises(BrokerError) as error:
-            keyring.get(*arguments)  # type: ignore[arg-type]
+            keyring.get(*arguments)
         assert error.value.code == "broker.not_found"
 
 

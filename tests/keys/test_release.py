@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-import pickle
+import pickle  # noqa: TID251 - to show that it is refused
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.release_world import CANARY, MANIFEST, Clock, ReleaseWorld
 
 from confide.attestation.evidence import Evidence
 from confide.attestation.key_material import KeyMaterial, kid
@@ -43,6 +43,7 @@ from confide.keys.release import (
     wrap,
 )
 from confide.wire import cbor
+from support.release_world import CANARY, MANIFEST, Clock, ReleaseWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +204,9 @@ _NAMES = st.from_regex(r"[a-z0-9]{1,4}", fullmatch=True)
 _REQUESTS = st.builds(
     ReleaseRequest.new,
     st.text("ab\0", min_size=1, max_size=4),
-    st.lists(st.builds(SecretName, _NAMES, st.integers(1, 300)), min_size=1, max_size=3, unique_by=lambda s: s.name),
+    st.lists(
+        st.builds(SecretName, _NAMES, st.integers(1, 300)), min_size=1, max_size=3, unique_by=lambda s: s.name
+    ),
     st.binary(min_size=32, max_size=32).map(lambda b: b[:1] * 32),
 )
 
@@ -263,11 +266,17 @@ def test_bnd_11_evidence_of_each_purpose_serves_that_purpose_only(world: Release
         request = world.request()
         evidence = world.evidence(request.nonce, purpose=made)
         for wanted in ("channel", "release", "member"):
-            asked = {"at": world.clock.wall(), "nonce": request.nonce, "age": timedelta(0), "audience": world.owner.audience}
+            asked: dict[str, Any] = {
+                "at": world.clock.wall(),
+                "nonce": request.nonce,
+                "age": timedelta(0),
+                "audience": world.owner.audience,
+            }
             if made == wanted:
-                assert world.verifier().verify(evidence, purpose=wanted, **asked).kid  # type: ignore[arg-type]
+                assert world.verifier().verify(evidence, purpose=wanted, **asked).kid
             else:
-                found = codes(lambda e=evidence, w=wanted, a=asked: world.verifier().verify(e, purpose=w, **a))  # type: ignore[misc]
+                attempt = functools.partial(world.verifier().verify, evidence, purpose=wanted, **asked)
+                found = codes(attempt)
                 assert found == {"not_acceptable.purpose"}
         if made == "release":
             assert world.release(evidence, request)
@@ -313,7 +322,9 @@ def test_evidence_older_than_the_policy_admits_is_refused(world: ReleaseWorld) -
     request = world.request()
     evidence = world.receiver().answer(request)
     assert world.release(evidence, request, age=timedelta(seconds=60))
-    assert codes(lambda: world.release(evidence, request, age=timedelta(seconds=61))) == {"not_acceptable.stale"}
+    assert codes(lambda: world.release(evidence, request, age=timedelta(seconds=61))) == {
+        "not_acceptable.stale"
+    }
     assert codes(lambda: world.release(evidence, request, age=None)) == {"not_acceptable.stale"}
 
 
@@ -511,7 +522,9 @@ def test_two_quotes_at_once_are_refused(world: ReleaseWorld) -> None:
     assert receiver.answer(world.request())
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", "a%2fb", "a\0b", " a", "a ", "ä", "a" * 129, 7, None])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\b", "a%2fb", "a\0b", " a", "a ", "ä", "a" * 129, 7, None]
+)
 def test_kb_03_a_name_that_is_a_path_is_no_name(name: Any) -> None:
     assert code(lambda: SecretName(name, 1)) == "broker.name_invalid"
     request = cbor.encode({"v": 1, "tenant": "acme", "challenge": bytes(32), "secrets": [[name, 1]]})

@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.sealed import KEY, NAME, OWNER, WEIGHTS, Sealed, sealed
 
 from confide.crypto.secret import Secret
 from confide.errors import SealingError
 from confide.keys.identity import Identity
 from confide.keys.keyring import Keyring
-from confide.sealing import durable
 from confide.sealing.durable import DurableFile, make_private_directory, read_private
 from confide.sealing.protected_file import Entry, ProtectedFile, write
 from confide.sealing.vault import Vault
+from support.sealed import KEY, NAME, OWNER, WEIGHTS, Sealed, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +34,9 @@ if TYPE_CHECKING:
 SUPPORT = Path(__file__).parents[1] / "support"
 
 
-def run(script: str, *arguments: object, prefix: tuple[str, ...] = (), timeout: float = 100) -> dict[str, Any]:
+def run(
+    script: str, *arguments: object, prefix: tuple[str, ...] = (), timeout: float = 100
+) -> dict[str, Any]:
     command = [*prefix, sys.executable, str(SUPPORT / script), *(str(a) for a in arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -77,7 +78,15 @@ def _crash_after(call: str, number: int, path: Path) -> bool:
 
         setattr(os, call, dying)
         try:
-            write(path, [Entry("a", b"new" * 5000)], key=Secret(KEY), signer=OWNER, name=NAME, version=4, chunk=4096)
+            write(
+                path,
+                [Entry("a", b"new" * 5000)],
+                key=Secret(KEY),
+                signer=OWNER,
+                name=NAME,
+                version=4,
+                chunk=4096,
+            )
         finally:
             os._exit(0)
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -138,7 +147,8 @@ def test_sea_09_a_file_beyond_the_limit_is_storage_full_and_leaves_the_old_one(t
 
 @pytest.mark.parametrize("call", ["write", "pwrite", "fsync", "rename", "fchmod"])
 @pytest.mark.parametrize(
-    ("number", "code"), [(errno.EIO, "storage_io"), (errno.ENOSPC, "storage_full"), (errno.EDQUOT, "storage_full")]
+    ("number", "code"),
+    [(errno.EIO, "storage_io"), (errno.ENOSPC, "storage_full"), (errno.EDQUOT, "storage_full")],
 )
 def test_sea_09_an_error_of_any_call_is_typed_and_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, code: str
@@ -220,7 +230,7 @@ def test_sea_10_a_planted_temporary_name_is_refused(tmp_path: Path, monkeypatch:
     """Even if the random name is guessed, what stands there is not opened (O_EXCL)."""
     victim = tmp_path / "victim"
     victim.write_bytes(b"victim")
-    monkeypatch.setattr(durable.os, "urandom", lambda n: bytes(n))
+    monkeypatch.setattr(os, "urandom", bytes)
     planted = tmp_path / f".sealed.confide.{'00' * 16}.tmp"
     planted.symlink_to(victim)
     with pytest.raises(SealingError) as error:

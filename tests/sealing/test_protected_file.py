@@ -7,18 +7,18 @@ import io
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import protected_file_decoder
-from support.sealed import CHUNK, ENTRIES, KEY, NAME, OWNER, VERSION, WEIGHTS, Sealed, sealed
 
 from confide.crypto.secret import Secret
 from confide.errors import ConfideError, ConfigurationError, MalformedError, SealingError
 from confide.sealing.layout import HEADER_BLOCK
 from confide.sealing.protected_file import Entry, ProtectedFile, anonymous, write
+from support import protected_file_decoder
+from support.sealed import CHUNK, ENTRIES, KEY, NAME, OWNER, VERSION, WEIGHTS, Sealed, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def test_what_was_written_is_read_back(good: Sealed) -> None:
         described = file.describe("canary_layer_0.weight")
         assert (described.kind, described.dtype, described.shape) == ("tensor", "f32", (len(WEIGHTS) // 4,))
         assert file.read("canary_layer_0.weight") == WEIGHTS
-        assert file.read("empty") == b""
+        assert bytes(file.read("empty")) == b""
 
 
 def _pieces(data: bytes, size: int) -> Iterator[bytes]:
@@ -47,7 +47,9 @@ def _pieces(data: bytes, size: int) -> Iterator[bytes]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    sizes=st.lists(st.one_of(st.integers(0, 3), st.integers(CHUNK - 2, CHUNK + 2), st.integers(0, 20_000)), max_size=6),
+    sizes=st.lists(
+        st.one_of(st.integers(0, 3), st.integers(CHUNK - 2, CHUNK + 2), st.integers(0, 20_000)), max_size=6
+    ),
     write_threads=st.integers(1, 3),
     read_threads=st.integers(1, 3),
     piece=st.integers(1, 9000),
@@ -60,10 +62,7 @@ def test_any_entries_survive_the_way_through_a_file(
     """Sizes around the chunk's, buffers and streams, one thread and several; the second decoder reads the same."""
     contents = {f"entry {i}": os.urandom(size) for i, size in enumerate(sizes)}
     with tempfile.TemporaryDirectory() as folder:
-        entries = [
-            Entry(name, _pieces(data, piece) if streamed else data)
-            for name, data in contents.items()
-        ]
+        entries = [Entry(name, _pieces(data, piece) if streamed else data) for name, data in contents.items()]
         made = sealed(Path(folder), tuple(entries), threads=write_threads)
         with made.open(key_holders=holders) as file:
             assert {name: bytes(file.read(name, threads=read_threads)) for name in file.names} == contents
@@ -113,7 +112,7 @@ def test_the_store_learns_neither_names_nor_shapes_nor_architecture(good: Sealed
 
 def test_progress_rises_to_the_total(tmp_path: Path) -> None:
     seen: list[tuple[int, int | None]] = []
-    total = sum(memoryview(entry.data).nbytes for entry in ENTRIES)  # type: ignore[arg-type]
+    total = sum(len(entry.data) for entry in ENTRIES if isinstance(entry.data, bytes))
     sealed(tmp_path, progress=lambda done, of: seen.append((done, of)))
     assert seen == sorted(seen)
     assert seen[-1] == (total, total)
@@ -153,14 +152,19 @@ def test_what_the_format_cannot_hold_is_refused_and_leaves_nothing(
     ],
     ids=str,
 )  # fmt: skip
-def test_wrong_arguments_are_refused(tmp_path: Path, changed: dict[str, object]) -> None:
+def test_wrong_arguments_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         sealed(tmp_path, **changed)
 
 
 def test_wrong_buffers_are_refused_untouched(good: Sealed) -> None:
     with good.open() as file:
-        for buffer in (bytearray(10), bytes(len(WEIGHTS)), "text", memoryview(bytearray(2 * len(WEIGHTS)))[::2]):
+        for buffer in (
+            bytearray(10),
+            bytes(len(WEIGHTS)),
+            "text",
+            memoryview(bytearray(2 * len(WEIGHTS)))[::2],
+        ):
             with pytest.raises(ConfigurationError):
                 file.read_into("canary_layer_0.weight", buffer)
         with pytest.raises(ConfigurationError):
@@ -193,7 +197,8 @@ def test_a_numpy_array_and_a_file_object_are_buffers_and_streams(tmp_path: Path)
     array = numpy.arange(6, dtype="<f4").reshape(2, 3)
     stream = io.BytesIO(WEIGHTS)
     made = sealed(
-        tmp_path, (Entry("a", array, "tensor", "f32", (2, 3)), Entry("s", iter(lambda: stream.read(1000), b"")))
+        tmp_path,
+        (Entry("a", array, "tensor", "f32", (2, 3)), Entry("s", iter(lambda: stream.read(1000), b""))),
     )
     with made.open() as file:
         out = numpy.empty((2, 3), dtype="<f4")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-import random
+import random  # noqa: TID251 - a seed makes the attack repeatable
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import gcm
-from support.sealed import CHUNK, KEY, NAME, OWNER, VERSION, WEIGHTS, Sealed, sealed, signed
 
 from confide.crypto.aead import TAG, Aead
 from confide.crypto.secret import Secret
@@ -24,6 +22,8 @@ from confide.sealing import layout
 from confide.sealing.layout import HEADER_BLOCK
 from confide.sealing.protected_file import Entry, ProtectedFile
 from confide.wire import cbor
+from support import gcm
+from support.sealed import CHUNK, KEY, NAME, OWNER, VERSION, WEIGHTS, Sealed, sealed, signed
 
 with tempfile.TemporaryDirectory() as _folder:
     GOOD = sealed(Path(_folder))
@@ -57,14 +57,16 @@ def test_sea_01_no_flipped_bit_is_accepted_and_no_plaintext_is_released() -> Non
         data[position] ^= 1 << generator.randrange(8)
         buffer = bytearray(b"\xee" * len(WEIGHTS))
         opened = False
-        with pytest.raises(SealingError) as error, GOOD.open(bytes(data)) as file:
-            opened = True
-            for name in file.names:
-                if name == WEIGHT:
-                    file.read_into(name, buffer, threads=1 + position % 2)
-                else:
-                    file.read(name)
-        assert error.value.code in {"sealing.integrity", "sealing.unsupported_version", "sealing.signer"}
+        code = ""
+        try:
+            with GOOD.open(bytes(data)) as file:
+                opened = True
+                file.read("graph")
+                file.read("empty")
+                file.read_into(WEIGHT, buffer, threads=1 + position % 2)
+        except SealingError as error:
+            code = error.code
+        assert code in {"sealing.integrity", "sealing.unsupported_version", "sealing.signer"}
         if opened and FIRST <= position < FIRST + len(WEIGHTS) + 3 * TAG:
             assert not any(buffer)
 
@@ -99,7 +101,9 @@ def test_sea_04_chunks_swapped_doubled_or_from_another_file_are_refused(holders:
 
 def test_sea_04_parts_of_two_files_do_not_make_a_third() -> None:
     end = HEADER_BLOCK + GOOD.header.payload
-    parts = [(file.data[:HEADER_BLOCK], file.data[HEADER_BLOCK:end], file.data[end:]) for file in (GOOD, OTHER)]
+    parts = [
+        (file.data[:HEADER_BLOCK], file.data[HEADER_BLOCK:end], file.data[end:]) for file in (GOOD, OTHER)
+    ]
     for mixture in range(1, 7):
         data = b"".join(parts[mixture >> part & 1][part] for part in range(3))
         refused(data, "sealing.integrity")
@@ -116,7 +120,7 @@ def test_sea_04_every_file_opens_under_its_own_name_version_key_and_owner_only(t
     }
     for made in kinds:
         for asked in kinds:
-            changed = {
+            changed: dict[str, Any] = {
                 "name": asked[0], "version": asked[1], "key": keys[asked[2]],
                 "owner_public": owners[asked[3]].public,
             }  # fmt: skip
@@ -170,7 +174,9 @@ def test_sea_05_substituted_fields_are_refused_even_if_the_owner_signed_them(
     refused(reheaded(GOOD.data, **fields), code)
 
 
-@pytest.mark.parametrize("change", [{"suite": 0}, {"suite": 2}, {"suite": None}, {"extra": 1}, {"kdf": "none"}])
+@pytest.mark.parametrize(
+    "change", [{"suite": 0}, {"suite": 2}, {"suite": None}, {"extra": 1}, {"kdf": "none"}]
+)
 def test_sea_05_the_suite_is_fixed_by_code_and_not_by_the_file(change: dict[str, Any]) -> None:
     """A null cipher, another suite, a further field: refused though the owner signed it."""
     encoded = GOOD.header.encode()
@@ -337,7 +343,7 @@ def test_sea_15_what_key_holders_owner_gives_up_is_exactly_that() -> None:
 def test_sea_16_no_two_contexts_give_the_same_key(
     first: tuple[str, int, bytes], second: tuple[str, int, bytes]
 ) -> None:
-    first, second = ((n, min(v, (1 << 63) - 1), f) for n, v, f in (first, second))  # type: ignore[assignment]
+    first, second = ((n, min(v, (1 << 63) - 1), f) for n, v, f in (first, second))
     keys = [
         layout.file_keys(Secret(KEY), file=file, name=name, version=version)
         for name, version, file in (first, second)
@@ -361,7 +367,11 @@ def test_ml_06_what_is_changed_in_place_after_opening_is_refused(tmp_path: Path,
     path = tmp_path / "m.confide"
     path.write_bytes(GOOD.data)
     with ProtectedFile.open(
-        path, key=GOOD.key, owner_public=OWNER.public, name=NAME, key_holders=holders  # type: ignore[arg-type]
+        path,
+        key=GOOD.key,
+        owner_public=OWNER.public,
+        name=NAME,
+        key_holders=holders,  # type: ignore[arg-type]
     ) as file:
         data = bytearray(GOOD.data)
         data[FIRST + 10] ^= 1

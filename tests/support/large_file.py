@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
 from confide.sealing.protected_file import Entry, ProtectedFile, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OWNER = SigningKey.from_bytes(bytes(32))
 KEY = Secret(bytes(32))
@@ -33,14 +36,16 @@ def main() -> None:
             yield piece
 
     before = peak()
-    write(path, [Entry("a", source())], key=KEY, signer=OWNER, name="n", version=1, threads=threads, sync=False)
+    write(
+        path, [Entry("a", source())], key=KEY, signer=OWNER, name="n", version=1, threads=threads, sync=False
+    )
     buffer = bytearray(1 << 20)
     with ProtectedFile.open(path, key=KEY, owner_public=OWNER.public, name="n") as file:
         for i in range(0, mib, 16):
             file.read_range_into("a", i << 20, buffer)
             if buffer != piece:
                 raise RuntimeError("another content")
-    print(json.dumps({"before": before, "grown": peak() - before, "size": path.stat().st_size}))
+    sys.stdout.write(json.dumps({"before": before, "grown": peak() - before, "size": path.stat().st_size}))
 
 
 if __name__ == "__main__":

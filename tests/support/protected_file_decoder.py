@@ -80,7 +80,9 @@ def read(file: bytes, data_key: bytes, owner: bytes, name: str) -> tuple[dict[st
         size = entry["size"] + 16 * count
         ciphertext, at = file[at : at + size], at + size
         step = header["chunk"] + 16
-        digests = b"".join(hashlib.sha256(ciphertext[i * step : (i + 1) * step]).digest() for i in range(count))
+        digests = b"".join(
+            hashlib.sha256(ciphertext[i * step : (i + 1) * step]).digest() for i in range(count)
+        )
         if digests != entry["digests"]:
             raise ValueError("digests")
         entries[entry["name"]] = stream(number, ciphertext)

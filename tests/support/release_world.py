@@ -102,7 +102,10 @@ class ReleaseWorld:
         tenant, manifest = changed.pop("tenant", "acme"), changed.pop("manifest", MANIFEST)
         arguments.update(changed)
         return Receiver(
-            SimulatedAttester(self.chip, manifest), service(tenant=tenant, manifest=manifest), manifest, **arguments
+            SimulatedAttester(self.chip, manifest),
+            service(tenant=tenant, manifest=manifest),
+            manifest,
+            **arguments,
         )
 
     def request(self, *names: SecretName, tenant: str = "acme") -> ReleaseRequest:
@@ -117,7 +120,9 @@ class ReleaseWorld:
         arguments.update(changed)
         return release(evidence, request, secrets, **arguments)
 
-    def evidence(self, nonce: bytes, *, key: bytes | None = None, tenant: str = "acme", **fields: Any) -> bytes:
+    def evidence(
+        self, nonce: bytes, *, key: bytes | None = None, tenant: str = "acme", **fields: Any
+    ) -> bytes:
         """Genuine evidence over key material of any purpose, audience and key that the enclave's code might make."""
         material = KeyMaterial(
             **{

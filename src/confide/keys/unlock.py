@@ -185,7 +185,13 @@ class _Server:
             parsed = httpx2.URL(url)
         except (httpx2.InvalidURL, TypeError):
             parsed = httpx2.URL("")
-        if parsed.scheme not in {"http", "https"} or not parsed.host or parsed.userinfo or parsed.query:
+        if (
+            parsed.scheme not in {"http", "https"}
+            or not parsed.host
+            or parsed.userinfo
+            or parsed.query
+            or not 0 < (parsed.port or 80) < 65536
+        ):
             raise ConfigurationError(
                 "invalid", "this is not the address of a server", hint="for example http://127.0.0.1:8443"
             )
