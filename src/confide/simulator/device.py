@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 from confide.errors import ConfideError, EnclaveError, MalformedError
@@ -10,7 +12,6 @@ from confide.simulator import messages
 from confide.wire.fields import Fields
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Mapping
 
     from confide.simulator.snp import Chip
@@ -66,15 +67,12 @@ class Device:
         return {"certificates": [self._chip.vcek, root.ask, root.ark], "crls": [root.crl], "report": report}
 
     def serve(self, worker: socket.socket) -> None:
-        """Answer until the worker's end closes, or until it sends what is no message."""
-        while True:
-            try:
-                message = messages.receive(worker, limit=messages.MAX_WORKER)
-            except ConfideError:
-                return
-            if message is None:
-                return
-            try:
+        """Answer until the worker's end closes or sends what is no message; then nothing is said on this socket any more."""
+        try:
+            while (message := messages.receive(worker, limit=messages.MAX_WORKER)) is not None:
                 messages.send(worker, self.answer(message))
-            except ConfideError:
-                return
+        except ConfideError:
+            return  # Who sends what is no message gets no answer.
+        finally:
+            with contextlib.suppress(OSError):
+                worker.shutdown(socket.SHUT_RDWR)
