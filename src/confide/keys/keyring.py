@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Final
 from confide.crypto.secret import Secret
 from confide.errors import BrokerError, ConfideError, ConfigurationError, SealingError
 from confide.keys.release import SecretName
-from confide.sealing.durable import DurableFile, make_private_directory, read_private, storage_errors, write_all
+from confide.sealing.durable import (
+    DurableFile,
+    make_private_directory,
+    read_private,
+    storage_errors,
+    write_all,
+)
 from confide.sealing.names import MAX_VERSION, is_name
 from confide.wire import hexadecimal, strict_json
 from confide.wire.fields import Fields
@@ -46,9 +52,7 @@ class DataKey:
 class Keyring:
     """Keys in ``directory`` (0700), one file each (0600), none of which is ever overwritten."""
 
-    def __init__(
-        self, directory: Path | None = None, *, random: Callable[[int], bytes] = os.urandom
-    ) -> None:
+    def __init__(self, directory: Path | None = None, *, random: Callable[[int], bytes] = os.urandom) -> None:
         self._directory = default_directory() if directory is None else Path(directory)
         self._random = random
 
