@@ -424,7 +424,8 @@ def test_errors_find_their_way_back_to_their_class() -> None:
         b"\xff",
         b"<html>",
     ):
-        assert oip.read_error(500, body).code == "model.schema"
+        assert oip.read_error(400, body).code == "model.schema"
+        assert oip.read_error(500, body).code == "enclave.crashed"
 
 
 def test_metadata_says_open_sizes_as_minus_one() -> None:

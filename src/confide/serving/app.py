@@ -38,7 +38,8 @@ def build(options: Mapping[str, object], context: Context) -> Built:
         limits=InferLimits(
             max_json=settings.max_json, max_output=settings.max_output, non_finite=settings.non_finite
         ),
-        deadline=float(limits.deadline),
+        # The rest of the service's deadline is for receiving the request and sending the answer, or the typed error.
+        deadline=0.9 * limits.deadline,
         max_body=limits.max_body,
         version=_version(),
     )
