@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import pytest
 from confide.crypto import x509
 from confide.crypto.issue import IssuingKey, issue_crl
 from confide.wire import der
-from support.der_bytes import sequence, signed
+from support.der_bytes import sequence, signed, tagged
 from support.pki import AT, Chain, certificate, chain, crl, key
 from support.refusal import code_of
 
@@ -181,6 +182,21 @@ def test_a_list_is_read_from_pem_as_well() -> None:
         code_of(x509.Crl.from_bytes, text.replace(b"X509 CRL", b"CERTIFICATE")) == "malformed.non_canonical"
     )
     assert code_of(x509.Crl.from_bytes, b"-") == "malformed.non_canonical"
+
+
+def test_a_time_without_a_zone_is_a_callers_mistake() -> None:
+    with pytest.raises(ValueError, match="aware"):
+        check(crl(), at=AT.replace(tzinfo=None))
+
+
+def test_a_list_of_a_million_elements_is_refused_early() -> None:
+    bomb = rebuilt(lambda parts: [*parts[:5], tagged(0x30, b"\x05\x00" * 1_000_000)])
+    tracemalloc.start()
+    try:
+        assert code_of(x509.Crl.from_bytes, bomb) == "malformed.limit_exceeded"
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_long_list_is_read_in_reasonable_time() -> None:

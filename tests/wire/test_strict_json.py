@@ -103,6 +103,13 @@ def test_ev_24_brackets_in_strings_are_not_depth() -> None:
     assert decode(b"[" * 32 + b"]" * 32) is not None
 
 
+@pytest.mark.parametrize("unit", [b'\\"', b'"', b"\\", b'"\\', b'["', b'"[\\"', b'{"a'])
+@pytest.mark.parametrize("tail", [b"", b"\\", b'"', b"\n", b"\\\n"])
+def test_ev_24_scanning_for_depth_is_linear(unit: bytes, tail: bytes) -> None:
+    """A scan that started anew at every quote would take minutes on these."""
+    assert code_of(decode, b'["' + unit * 400_000 + tail).startswith("malformed.")
+
+
 def test_ev_14_the_size_is_checked_first() -> None:
     assert code_of(strict_json.decode, b" " * 11, what="document", max_size=10) == "malformed.limit_exceeded"
 

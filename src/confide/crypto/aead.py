@@ -50,7 +50,7 @@ class Aead:
             raise ValueError("the nonce must have 12 bytes")
         try:
             return self._cipher.decrypt(nonce, data, aad)
-        except (InvalidTag, ValueError):
+        except (InvalidTag, ValueError, OverflowError):
             raise AuthenticationFailed from None
 
     def seal_into(self, nonce: bytes, plaintext: Buffer, aad: bytes, out: bytearray | memoryview) -> int:
@@ -80,7 +80,7 @@ class Aead:
             out = _front(out, size)
         try:
             return self._cipher.decrypt_into(nonce, data, aad, out)
-        except InvalidTag:
+        except (InvalidTag, OverflowError):
             out[:] = bytes(size)
             raise AuthenticationFailed from None
 

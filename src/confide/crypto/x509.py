@@ -268,6 +268,8 @@ class Crl:
         this list; ``endorsements_missing.crl`` if it is another issuer's or covers only part of the certificates;
         ``endorsements_missing.crl_expired`` outside this update to next update, also if no next update is named.
         """
+        if at.tzinfo is None:
+            raise ValueError("the time of verification must be aware")
         if self.issuer_der != issuer.subject_der or certificate.issuer_der != issuer.subject_der:
             raise EndorsementsMissing("crl", "the CRL is not of the certificate's issuer")
         if issuer.key_usage is not None and "crl_sign" not in issuer.key_usage:

@@ -38,7 +38,8 @@ def verify_chain(
     """The path leaf, issuer, ..., root, every link and every certificate of which is valid at the aware time ``at``.
 
     Roots are compared by all their bytes, never by name; the order and repetition of ``intermediates`` do not matter;
-    ``max_depth`` counts leaf and root. ``allowed_critical`` names OIDs of critical extensions that the caller handles itself.
+    ``max_depth`` counts leaf and root. Extended key usage and names other than subject and issuer are not interpreted: a critical
+    extension about them is refused. ``allowed_critical`` names OIDs of critical extensions that the caller handles itself.
 
     Raises ``NotGenuine``: ``no_trusted_roots`` if ``roots`` is empty; ``untrusted_root`` if the path ends elsewhere;
     ``chain_invalid`` if a link is missing, the path is too long or a path length is exceeded; ``bad_signature``,

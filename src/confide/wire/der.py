@@ -33,6 +33,8 @@ ENUMERATED, UTF8_STRING, IA5_STRING = 10, 12, 22
 SEQUENCE, SET = 0x30, 0x31
 
 _MAX_DEPTH = 24
+# A list of 60,000 revoked certificates has about so many; each costs a hundred times its two bytes in memory.
+_MAX_ELEMENTS = 200_000
 _UTC_TIME, _GENERALIZED_TIME = 23, 24
 _TIMES = {_UTC_TIME: re.compile(rb"\d{12}Z"), _GENERALIZED_TIME: re.compile(rb"\d{14}Z")}
 
@@ -65,6 +67,8 @@ class Element:
             child = _element(self.content, offset, self.what)
             found.append(child)
             offset += len(child.encoded)
+            if len(found) > _MAX_ELEMENTS:
+                raise MalformedError("limit_exceeded", f"{self.what}: too many elements")
         return tuple(found)
 
     def integer(self) -> int:

@@ -14,8 +14,9 @@ __all__ = ["decode", "encode"]
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 64) - 1
 _MAX_NUMBER = 128
-# What changes the depth, and what hides it: strings are skipped whole, an unfinished one to the end.
-_STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*(?:"|$)|[\[\]{}]', re.DOTALL)
+# What changes the depth, and what hides it: strings are skipped whole, an unfinished one to the end. The quantifiers are
+# possessive and the end always matches, so that the scan is linear whatever the text.
+_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
 class _Refused(Exception):  # noqa: N818 - never leaves this module
