@@ -11,22 +11,20 @@ from __future__ import annotations
 import array
 import contextlib
 import os
-import select
 import socket
-import ssl
 import stat
-from typing import TYPE_CHECKING, Any, Final
-
-import httpcore2
-import httpx2
+from typing import TYPE_CHECKING, Final
 
 from confide.enclave.egress_messages import EgressRequest, Status
 from confide.errors import EnclaveError, MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    import ssl
+    from collections.abc import Iterable
 
-__all__ = ["Egress", "EgressTransport"]
+    from confide.enclave.egress_transport import EgressTransport
+
+__all__ = ["Egress"]
 
 _TIMEOUT: Final = 10.0
 _DESCRIPTORS: Final = 4
@@ -73,6 +71,9 @@ class Egress:
 
     def transport(self, *, ssl_context: ssl.SSLContext | None = None) -> EgressTransport:
         """For ``httpx2.Client(transport=...)``."""
+        # Most services never leave; they do not wait for an HTTP client to be imported.
+        from confide.enclave.egress_transport import EgressTransport
+
         return EgressTransport(self, ssl_context=ssl_context)
 
 
@@ -141,119 +142,3 @@ def _is_connected_stream(connection: socket.socket) -> bool:
         return False
     families = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
     return kind == socket.SOCK_STREAM and connection.family in families
-
-
-class _Backend(httpcore2.NetworkBackend):
-    def __init__(self, egress: Egress) -> None:
-        self._egress = egress
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.NetworkStream:
-        del local_address, socket_options  # The host decides both.
-        return _Stream(self._egress.connect(host, port, timeout=_TIMEOUT if timeout is None else timeout))
-
-
-class _Stream(httpcore2.NetworkStream):
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        with _translated(httpcore2.ReadTimeout, httpcore2.ReadError):
-            self._socket.settimeout(timeout)
-            return self._socket.recv(max_bytes)
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with _translated(httpcore2.WriteTimeout, httpcore2.WriteError):
-            self._socket.settimeout(timeout)
-            self._socket.sendall(buffer)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.NetworkStream:
-        with _translated(httpcore2.ConnectTimeout, httpcore2.ConnectError):
-            self._socket.settimeout(timeout)
-            return _Stream(ssl_context.wrap_socket(self._socket, server_hostname=server_hostname))
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable":
-            # Asked before a kept connection is used again: one that the other side closed is readable.
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            return bool(poll.poll(0))
-        return None
-
-
-@contextlib.contextmanager
-def _translated(timeout: type[Exception], other: type[Exception]) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as error:
-        raise timeout("the connection timed out") from error
-    except OSError as error:
-        raise other("the connection failed") from error
-
-
-class _Body(httpx2.SyncByteStream):
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __iter__(self) -> Iterator[bytes]:
-        with _as_httpx():
-            yield from self._stream
-
-    def close(self) -> None:
-        self._stream.close()
-
-
-@contextlib.contextmanager
-def _as_httpx() -> Iterator[None]:
-    try:
-        yield
-    except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
-        # The same names at both levels; the outer ones are what clients catch.
-        kind = getattr(httpx2, type(error).__name__, httpx2.TransportError)
-        raise kind("the connection through the host failed") from error
-
-
-class EgressTransport(httpx2.BaseTransport):
-    """HTTP/1.1 through the enclave's egress."""
-
-    def __init__(self, egress: Egress, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        # A context without a single root refuses every certificate.
-        self._pool = httpcore2.ConnectionPool(
-            ssl_context=ssl_context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            max_connections=16,
-            network_backend=_Backend(egress),
-        )
-
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send one request; `EnclaveError` where the egress refuses, httpx2's errors where the network fails."""
-        url = request.url
-        outgoing = httpcore2.Request(
-            method=request.method,
-            url=httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
-        with _as_httpx():
-            response = self._pool.handle_request(outgoing)
-        return httpx2.Response(
-            status_code=response.status,
-            headers=response.headers,
-            stream=_Body(response.stream),
-            extensions=response.extensions,
-        )
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._pool.close()

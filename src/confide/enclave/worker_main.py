@@ -71,6 +71,7 @@ def _run(package: Path, importer: Importer, connection: Connection) -> NoReturn:
     from confide.enclave.manifest import Manifest
     from confide.errors import MalformedError
 
+    _warm_up()
     start = connection.receive()
     if not isinstance(start, Start):
         raise MalformedError("unknown_format", "the host's first message is not the start message")
@@ -90,6 +91,30 @@ def _run(package: Path, importer: Importer, connection: Connection) -> NoReturn:
     from confide.enclave.runtime import Runtime
 
     Runtime(start=start, manifest=manifest, confinement=confinement, connection=connection).run()
+
+
+def _warm_up() -> None:
+    """Import, while the device still measures, what of Python and of confide every service needs.
+
+    There is no bytecode for a worker, so compiling these is a good part of its start. Third parties' modules cannot be
+    imported before the importer is sealed.
+    """
+    import asyncio
+    import asyncio.unix_events
+    import concurrent.futures.thread
+    import email.message
+    import importlib.metadata
+    import ipaddress
+    import logging.config
+    import ssl
+    import urllib.request
+
+    from confide.attestation import key_material
+    from confide.enclave import distributions, tree
+    from confide.enclave.confinement import apply
+
+    del asyncio, concurrent, email, importlib, ipaddress, logging, ssl, urllib, key_material
+    del distributions, tree, apply
 
 
 def _close_others(start: Start) -> None:

@@ -98,8 +98,8 @@ class Enclave:
         enclave = cls(service, clock=clock)
         enclave._state_directory = state_directory
         try:
-            enclave._measure(simulator_directory, timeout)
-            enclave._start({**getattr(service, "files", {}), **(data or {})}, storage, listen, level)
+            lent = {**getattr(service, "files", {}), **(data or {})}
+            enclave._start(lent, storage, listen, level, simulator_directory, timeout)
             enclave._lifecycle.wait_for({State.WAITING, State.RUNNING}, timeout)
             enclave.raise_for_state()
             enclave._write_record()
@@ -213,61 +213,54 @@ class Enclave:
 
     # Inside
 
-    def _measure(self, simulator_directory: Path | None, timeout: float) -> None:
-        places = sites()
-        self._device = DeviceProcess.spawn(
-            self.service.description(), sites=places, directory=simulator_directory, timeout=timeout
-        )
-        measured = self._device.measured()
-        self.manifest = Manifest.decode(measured.manifest)
-        self.measurement = measured.measurement
-        self._encoded = measured.manifest
-        self._sites = tuple(str(place.resolve()) for place in places)
-        self._lifecycle.move(State.MEASURED)
-        self._line(f"measured measurement={self.measurement.hex()}")
-
     def _start(
         self,
         data: Mapping[str, Path | str],
         storage: Path | str | None,
         listen: tuple[str, int],
         level: Level | None,
+        simulator_directory: Path | None,
+        timeout: float,
     ) -> None:
-        device = self._device
-        if device is None:
-            raise EnclaveError("bad_state", "the enclave has not been measured")
+        """Start device and worker side by side: the worker's interpreter warms up while the device measures."""
+        places = sites()
         with contextlib.ExitStack() as ours:
             listener = ours.enter_context(_bind(listen))
             host_end, worker_end = socket.socketpair()
             ours.enter_context(worker_end)
             egress, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.enter_context(egress_end)
-            descriptors = {
-                control.CONTROL: worker_end.fileno(),
-                control.DEVICE: device.worker.fileno(),
-                control.LISTEN: listener.fileno(),
-                control.EGRESS: egress_end.fileno(),
-            }
-            lent: dict[str, int] = {}
-            for number, (name, path) in enumerate(sorted(data.items()), control.DATA):
-                descriptors[number] = _open_file(ours, Path(path))
-                lent[name] = number
+            self._connection = Connection(host_end, start=False)
+            self._egress = EgressServer(egress, self.service.egress)
+            lent = {name: number for number, name in enumerate(sorted(data), control.DATA)}
+            descriptors = {number: _open_file(ours, Path(data[name])) for name, number in lent.items()}
             kept = None
             if storage is not None:
                 kept = control.DATA + len(lent)
                 descriptors[kept] = _open_directory(ours, Path(storage))
+            device = self._device = DeviceProcess.spawn(
+                self.service.description(), sites=places, directory=simulator_directory, timeout=timeout
+            )
             self._process = Process.spawn(
                 _WORKER,
-                descriptors=descriptors,
+                descriptors={
+                    control.CONTROL: worker_end.fileno(),
+                    control.DEVICE: device.worker.fileno(),
+                    control.LISTEN: listener.fileno(),
+                    control.EGRESS: egress_end.fileno(),
+                    **descriptors,
+                },
                 environment=dict(self.service.environment),
                 errors=2 if self.service.debug else None,
             )
-            address = listener.getsockname()
+            self.url = _url(listener.getsockname())
         # The worker alone accepts: once it is gone a client is refused at once instead of waiting in a queue.
         device.worker.close()
-        self.url = _url(address)
-        self._connection = Connection(host_end, start=False)
-        self._egress = EgressServer(egress, self.service.egress)
+        measured = device.measured()
+        self.manifest = Manifest.decode(measured.manifest)
+        self.measurement = measured.measurement
+        self._lifecycle.move(State.MEASURED)
+        self._line(f"measured measurement={self.measurement.hex()}")
         self._egress.start()
         self._supervisor = Supervisor(
             connection=self._connection,
@@ -278,16 +271,18 @@ class Enclave:
             on_state=self._write_record,
             on_end=self._ended,
         )
-        self._connection.send(
-            Start(
-                manifest=self._encoded,
-                code={root.name: str(Path(root.path).resolve()) for root in self.service.code},
-                sites=self._sites,
-                data=lent,
-                storage=kept,
-            )
-        )
         self._supervisor.start()
+        # If the worker is gone already, the supervisor knows more about it than a broken pipe says.
+        with contextlib.suppress(EnclaveError):
+            self._connection.send(
+                Start(
+                    manifest=measured.manifest,
+                    code={root.name: str(Path(root.path).resolve()) for root in self.service.code},
+                    sites=tuple(str(place.resolve()) for place in places),
+                    data=lent,
+                    storage=kept,
+                )
+            )
 
     def _line(self, text: str) -> None:
         moment = datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

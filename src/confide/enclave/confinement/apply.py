@@ -16,6 +16,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["enclose", "interpreter_paths", "seal_off"]
 
 _PR_SET_PDEATHSIG: Final = 1
+_THREADS_END: Final = 2.0
 
 
 def enclose(on_fork: Callable[[int], None]) -> tuple[Primitive, ...]:
@@ -43,6 +45,7 @@ def enclose(on_fork: Callable[[int], None]) -> tuple[Primitive, ...]:
     table = architecture()
     if table is None:
         return ()
+    _await_single_thread()
     done = namespaces.enter(table)
     if any(item.applied for item in done if item.name == "namespace.pid"):
         _fork_first_process(on_fork)
@@ -68,6 +71,19 @@ def seal_off(done: tuple[Primitive, ...], resources: ResourceLimits, grants: Gra
             seccomp.install(table),
         )
     )
+
+
+def _await_single_thread() -> None:
+    """A joined thread may still be on its way out of the kernel, which refuses a user namespace to a process of two."""
+    end = time.monotonic() + _THREADS_END
+    tasks = Path("/proc/self/task")
+    while time.monotonic() < end:
+        try:
+            if len(list(tasks.iterdir())) == 1:
+                return
+        except OSError:
+            return
+        time.sleep(0.001)
 
 
 def _fork_first_process(on_fork: Callable[[int], None]) -> None:
