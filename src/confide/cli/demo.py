@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +29,8 @@ def demo(*, as_json: bool) -> None:
 
     Takes less than a minute, uses loopback only, and leaves nothing behind.
     """
+    # The oracle loads onnxruntime into this process, which would open a telemetry database in the user's home.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     from confide.cli.demo_story import Story
 
     began = time.monotonic()
@@ -50,7 +53,11 @@ def demo(*, as_json: bool) -> None:
     took = time.monotonic() - began
     if as_json:
         output.data_json(
-            {"simulated": True, "seconds": round(took, 1), "steps": {step.key: step.facts for step in steps}}
+            {
+                "simulated": True,
+                "seconds": round(took, 1),
+                "steps": {step.key: {"seconds": round(step.seconds, 1), **step.facts} for step in steps},
+            }
         )
         return
     output.data("")

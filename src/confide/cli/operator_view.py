@@ -88,7 +88,8 @@ class Search:
         regions = [line.split(maxsplit=5) for line in (root / "maps").read_text().splitlines()]
         with (root / "mem").open("rb", buffering=0) as memory:
             for fields in regions:
-                if "r" not in fields[1] or fields[-1] in {"[vvar]", "[vsyscall]", "[vvar_vclock]"}:
+                code = "x" in fields[1] and "w" not in fields[1]
+                if "r" not in fields[1] or code or fields[-1].startswith("[v"):
                     continue
                 start, end = (int(edge, 16) for edge in fields[0].split("-"))
                 found |= self._region(memory, start, end, where)
