@@ -12,23 +12,27 @@ import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from confide.enclave.loader import Importer
+
+class _Importer(Protocol):
+    """What this program needs of ``confide.enclave.loader.Importer``, which stands above it."""
+
+    def seal(self, manifest: Any, *, sites: list[Path], code: dict[str, Path], natives: bool) -> None: ...
+
 
 # The one name that this layer reaches upward, by name: how a described service is measured.
 _MEASURER = ("confide.enclave.manifest", "measure_description")
 
 
-def _start() -> Importer:
+def _start() -> _Importer:
     package = Path(__file__).resolve().parents[1]
     spec = importlib.util.spec_from_file_location("confide.enclave.loader", package / "enclave" / "loader.py")
     if spec is None or spec.loader is None:
         raise SystemExit("confide.enclave.loader is not beside this program")
     loader = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loader)
-    importer: Importer = loader.start(package)
+    importer: _Importer = loader.start(package)
     return importer
 
 
