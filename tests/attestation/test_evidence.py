@@ -53,7 +53,7 @@ def test_a_bundle_is_a_cmw_collection_for_others_too() -> None:
     assert collection["endorsements"]["crls"] == {0: ["application/pkix-crl", b"crl", 2]}
     assert set(collection) == {
         "platform",
-        "devices",
+        "device-evidence",
         "key-material",
         "nonce-proof",
         "manifest",
