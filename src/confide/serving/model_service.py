@@ -29,6 +29,7 @@ __all__ = ["ModelService"]
 
 KIND: Final = "model"
 _REQUIRES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"onnx": ("numpy", "onnxruntime")})
+_FAST: Final = ("httptools", "uvloop")
 
 
 class ModelService(Service):
@@ -37,7 +38,8 @@ class ModelService(Service):
     ``owner`` is the Ed25519 public key (32 bytes) of who alone can supply the models and their keys; ``id`` names the
     tenant. ``name``, ``format`` and ``version`` describe one model; ``models`` more of them. ``workers`` runs go at a time,
     with ``threads`` threads each; ``waiting`` more requests are held. ``max_output`` is in bytes per request.
-    ``non_finite`` admits NaN and infinities. ``at_most_once`` defaults to false, since a prediction may be repeated.
+    ``non_finite`` admits NaN and infinities. ``fast`` measures uvloop and httptools in, which then carry the HTTP of the
+    enclave. ``at_most_once`` defaults to false, since a prediction may be repeated.
 
     Raises ConfigurationError for a value that a manifest cannot say.
     """
@@ -58,6 +60,7 @@ class ModelService(Service):
         waiting: int = 32,
         max_output: int = 64 * MIB,
         non_finite: bool = False,
+        fast: bool = False,
         limits: Limits | None = None,
         broker: BrokerAddress | None = None,
         egress: tuple[str, ...] = (),
@@ -82,7 +85,8 @@ class ModelService(Service):
             kind=KIND,
             id=id,
             options=options,
-            requires=tuple(sorted({package for entry in entries for package in _REQUIRES[entry.format]})),
+            requires=tuple(package for entry in entries for package in _REQUIRES[entry.format])
+            + (_FAST if fast else ()),
             environment={
                 # Telemetry is decided before onnxruntime is loaded, so it is part of what is measured.
                 "ORT_DISABLE_TELEMETRY": "1",
