@@ -8,6 +8,7 @@ come from ``endorse`` modules and never from evidence or certificates.
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -42,10 +43,30 @@ def get(
     answer but a complete one, ``retryable`` where a later try can help.
     """
     _check(url, allowed_hosts)
+    deadline = monotonic() + timeout
+    outcome: list[bytes | Exception] = []
+
+    def ask() -> None:
+        try:
+            outcome.append(_ask(url, max_bytes, timeout, transport, lambda: monotonic() > deadline))
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            outcome.append(error)
+
+    # In a thread of its own, because a service that sends its headers byte by byte never lets a read time out.
+    asking = threading.Thread(target=ask, name="confide-fetch", daemon=True)
+    asking.start()
+    asking.join(timeout)
+    if not outcome:
+        raise _failed("the vendor's service is too slow", retryable=True)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _ask(url: str, max_bytes: int, timeout: float, transport: Any, is_late: Callable[[], bool]) -> bytes:
     # Imported here, because verification never needs it.
     import httpx2
 
-    deadline = monotonic() + timeout
     body = bytearray()
     try:
         with (
@@ -59,11 +80,11 @@ def get(
                 raise _failed("the vendor's service did not answer with a document", retryable=retryable)
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise _failed("the vendor's service answered in a content coding that was not asked for")
-            for chunk in response.iter_raw(16 * 1024):
+            for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > max_bytes:
                     raise _failed(f"the vendor's service answered with more than {max_bytes} bytes")
-                if monotonic() > deadline:
+                if is_late():
                     raise _failed("the vendor's service is too slow", retryable=True)
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError, OSError) as error:
         raise _failed("the vendor's service could not be reached", retryable=True) from error
