@@ -380,9 +380,10 @@ def test_cached_evidence_must_be_offered_and_asked_for(live: Callable[..., Any])
 
 
 def test_options_that_lead_around_the_envelope_do_not_exist() -> None:
-    for name in ("mounts", "proxy", "trust_env", "verify"):
+    options: list[dict[str, Any]] = [{"mounts": {}}, {"proxy": None}, {"trust_env": True}, {"verify": False}]
+    for option in options:
         with pytest.raises(TypeError):
-            Client("http://127.0.0.1:1", verifier(), **{name: None})
+            Client("http://127.0.0.1:1", verifier(), **option)
 
 
 @pytest.mark.parametrize(

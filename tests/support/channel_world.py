@@ -120,9 +120,10 @@ class World:
             purpose="channel",
         )
 
-    def session(self, instance: Instance | None = None, **options: Any) -> ClientSession:
+    def session(self, instance: Instance | None = None, **changes: Any) -> ClientSession:
         """A session with fresh evidence of an instance."""
-        options = {"random": self.random, "monotonic": self.clock, "started": self.clock()} | options
+        options: dict[str, Any]
+        options = {"random": self.random, "monotonic": self.clock, "started": self.clock(), **changes}
         return ClientSession(self.result(instance), **options)
 
 
