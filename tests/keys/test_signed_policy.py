@@ -151,7 +151,7 @@ def test_a_signature_made_for_another_context_is_refused(aad: bytes) -> None:
     )
 
 
-def raw(kind: str, **changes: Any) -> bytes:
+def raw(kind: str, /, **changes: Any) -> bytes:
     """A payload with something in it that no constructor would write."""
     body = cbor.decode(EXAMPLES[kind].encode(), what="example", max_size=1 << 16)
     for key, value in changes.items():
