@@ -190,6 +190,7 @@ PLANTED = [
     ("__pycache__/json.cpython-311.pyc", b"", False),
     ("left_behind/__pycache__/x.cpython-311.pyc", b"", False),
     ("_virtualenv.py", b"", False),
+    ("old.egg-info/PKG-INFO", b"", False),
     ("README.txt", b"", False),
 ]
 
@@ -245,7 +246,7 @@ def test_a_manifest_from_locked_wheels_equals_that_of_the_installation(tmp_path:
         files = {f"{name}/__init__.py": name.encode()}
         install(site, name, files=files)
         lock += lock_line(wheel(folder, name, files=files), name)
-    wheels = Wheels(folder, lock, machine="x86_64")
+    wheels = Wheels(folder, lock, target=Target.current())
     service = Service("application", "a")
     assert (
         manifest.build(service, distributions=wheels).encode()
@@ -256,10 +257,10 @@ def test_a_manifest_from_locked_wheels_equals_that_of_the_installation(tmp_path:
 def test_a_wheel_that_the_lock_does_not_name_is_refused(tmp_path: Path) -> None:
     made = wheel(tmp_path, "small", files=FILES)
     lock = lock_line(made, "small")
-    Wheels(tmp_path, lock, machine="x86_64")
+    Wheels(tmp_path, lock, target=TARGET)
     wheel(tmp_path, "small", files={**FILES, "small/data.txt": b"other"})
-    assert code_of(Wheels, tmp_path, lock, machine="x86_64") == "configuration.lock"
-    assert code_of(Wheels, tmp_path, "", machine="x86_64") == "configuration.lock"
+    assert code_of(Wheels, tmp_path, lock, target=TARGET) == "configuration.lock"
+    assert code_of(Wheels, tmp_path, "", target=TARGET) == "configuration.lock"
 
 
 @pytest.mark.parametrize(
@@ -273,13 +274,31 @@ def test_a_wheel_that_the_lock_does_not_name_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_lock_without_versions_and_hashes_is_refused(tmp_path: Path, line: str) -> None:
-    assert code_of(Wheels, tmp_path, line, machine="x86_64") == "configuration.lock"
+    assert code_of(Wheels, tmp_path, line, target=TARGET) == "configuration.lock"
 
 
-def test_wheels_for_another_machine_are_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tags", "fits"),
+    [
+        ("py3-none-any", True),
+        ("py2.py3-none-any", True),
+        ("cp311-cp311-manylinux_2_28_x86_64", True),
+        ("cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64", True),
+        ("cp38-abi3-musllinux_1_2_x86_64", True),
+        ("cp311-cp311-manylinux_2_28_aarch64", False),
+        ("cp312-cp312-manylinux_2_28_x86_64", False),
+        ("cp312-abi3-manylinux_2_28_x86_64", False),
+        ("cp310-cp310-manylinux_2_28_x86_64", False),
+        ("cp311-cp311-macosx_11_0_x86_64", False),
+        ("cp311-cp311-win_amd64", False),
+        ("py2-none-any", False),
+    ],
+)
+def test_a_wheel_counts_only_when_it_fits_the_target(tmp_path: Path, tags: str, fits: bool) -> None:
     made = wheel(tmp_path, "small", files=FILES)
-    made.rename(tmp_path / "small-1.0-cp311-cp311-manylinux_2_28_aarch64.whl")
-    assert Wheels(tmp_path, "", machine="x86_64").get("small") is None
+    lock = lock_line(made, "small")
+    made.rename(tmp_path / f"small-1.0-{tags}.whl")
+    assert (Wheels(tmp_path, lock, target=TARGET).get("small") is not None) is fits
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200])

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from confide.enclave.target import Target
+
 __all__ = [
     "CORE",
     "Distribution",
@@ -217,16 +219,16 @@ class Installed:
 
 
 class Wheels:
-    """Wheel files in a folder, each of which must have a SHA-256 that ``lock`` (requirements with hashes) names."""
+    """The wheel files in ``folder`` that fit ``target``, each of which ``lock`` (requirements with hashes) must name."""
 
-    def __init__(self, folder: Path, lock: str, *, machine: str) -> None:
+    def __init__(self, folder: Path, lock: str, *, target: Target) -> None:
         pins = _parse_lock(lock)
         self._found: dict[str, Path] = {}
         for path in sorted(folder.glob("*.whl")):
             parts = path.name.removesuffix(".whl").split("-")
             if len(parts) not in {5, 6}:
                 raise ConfigurationError("lock", f"{path.name} is not the name of a wheel", stage="manifest")
-            if not any(tag == "any" or tag.endswith(machine) for tag in parts[-1].split(".")):
+            if not target.fits(*parts[-3:]):
                 continue
             name = normalise(parts[0])
             if hash_file(path) not in pins.get(name, frozenset()):

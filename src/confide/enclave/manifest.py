@@ -8,8 +8,6 @@ bytes; a verifier that has the bytes can show a mismatch line by line (``differe
 from __future__ import annotations
 
 import hashlib
-import platform
-import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from confide.enclave import tree
 from confide.enclave.distributions import CORE, Distribution, Installed, Source, closure
 from confide.enclave.planted import refuse_planted
 from confide.enclave.service import Service
+from confide.enclave.target import Target
 from confide.errors import ConfigurationError, EnclaveError, MalformedError
 from confide.wire import cbor
 from confide.wire.fields import Fields
@@ -41,60 +40,6 @@ __all__ = [
 FORMAT = "confide/manifest/1"
 MAX_SIZE = 160 * 1024
 """Bytes of an encoded manifest; it travels in evidence, and a bundle of evidence has 256 KiB."""
-
-_PYTHON = re.compile(r"3\.[0-9]{1,2}\Z")
-_PLATFORM = re.compile(r"[a-z0-9]+-[a-z0-9_]+\Z")
-_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a manifest is for: the Python implementation, its major.minor version, and ``system-machine``."""
-
-    implementation: str
-    python: str
-    platform: str
-
-    def __post_init__(self) -> None:
-        if (
-            self.implementation != "cpython"
-            or not _PYTHON.match(self.python)
-            or not _PLATFORM.match(self.platform)
-        ):
-            raise ConfigurationError(
-                "target",
-                "a target is cpython, a version like 3.11 and a platform like linux-x86_64",
-                stage="manifest",
-            )
-
-    @classmethod
-    def current(cls) -> Self:
-        """The running interpreter on its machine."""
-        machine = platform.machine().lower()
-        return cls(
-            sys.implementation.name,
-            f"{sys.version_info.major}.{sys.version_info.minor}",
-            f"{sys.platform}-{_MACHINES.get(machine, machine)}",
-        )
-
-    @property
-    def machine(self) -> str:
-        """The processor, as wheels name it."""
-        return self.platform.partition("-")[2]
-
-    def markers(self) -> dict[str, str]:
-        """The variables of PEP 508 that this target decides; what it leaves open is not among them."""
-        system = self.platform.partition("-")[0]
-        return {
-            "implementation_name": self.implementation,
-            "os_name": "posix",
-            "platform_machine": self.machine,
-            "platform_python_implementation": "CPython",
-            "platform_system": {"linux": "Linux", "darwin": "Darwin"}.get(system, ""),
-            "python_full_version": self.python,
-            "python_version": self.python,
-            "sys_platform": system,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,8 @@ def refuse_planted(installed: Installed, used: Iterable[Distribution]) -> None:
             if entry.name in tops and entry.is_dir(follow_symlinks=False):
                 _check_folder(site, Path(entry.path), listed)
             elif entry.is_dir():
-                if entry.name not in folders and _holds_files(Path(entry.path)):
+                # A name that is no identifier ("old.egg-info") is nothing that `import` could say.
+                if entry.name.isidentifier() and entry.name not in folders and _holds_files(Path(entry.path)):
                     raise _planted(entry.name)
             elif (
                 entry.name.endswith(_IMPORTABLE)
