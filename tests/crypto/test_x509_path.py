@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from confide.crypto import x509
+from confide.crypto.x509_parts import Signed
 from confide.wire import der
 from support import pki
 from support.der_bytes import sequence, signed
@@ -77,13 +78,13 @@ def test_ev_15_candidates_of_one_name_cost_a_bounded_number_of_signatures(
     """Thirty certificates that all carry the same name and key make no exponential search."""
     twins = [certificate("twin", "twin", serial=serial) for serial in range(2, 32)]
     calls: list[bytes] = []
-    verify = x509._Signed.verify
+    verify = Signed.verify
 
-    def counted(self: x509._Signed, public_key_der: bytes) -> None:
+    def counted(self: Signed, public_key_der: bytes) -> None:
         calls.append(public_key_der)
         verify(self, public_key_der)
 
-    monkeypatch.setattr(x509._Signed, "verify", counted)
+    monkeypatch.setattr(Signed, "verify", counted)
 
     assert code_of(
         chain().verify, leaf=certificate("leaf", "twin"), intermediates=twins, max_depth=9

@@ -122,6 +122,7 @@ def _ed25519(public: bytes) -> ed25519.Ed25519PublicKey:
     raise NotGenuine("weak_key", "this is not a usable Ed25519 public key")
 
 
+@functools.lru_cache(maxsize=128)
 def load_public_key(
     public_key_der: bytes,
 ) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey:

@@ -7,25 +7,31 @@ offered here as well, so that callers need one module.
 
 from __future__ import annotations
 
-import base64
+import functools
 import hashlib
-import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
-from confide.crypto import signing
+from confide.crypto import pem, signing
+from confide.crypto.x509_parts import (
+    Extension,
+    Signed,
+    expect_algorithm,
+    extension,
+    extensions,
+    name,
+    open_signed,
+    serial_number,
+    time,
+)
 from confide.crypto.x509_path import verify_chain
 from confide.errors import EndorsementsMissing, MalformedError, NotGenuine
 from confide.wire import der
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
 __all__ = [
     "Certificate",
@@ -42,103 +48,6 @@ MAX_CERTIFICATES = 64
 
 BASIC_CONSTRAINTS = "2.5.29.19"
 KEY_USAGE = "2.5.29.15"
-
-_NAMES = {
-    "2.5.4.3": "CN",
-    "2.5.4.5": "serialNumber",
-    "2.5.4.6": "C",
-    "2.5.4.7": "L",
-    "2.5.4.8": "ST",
-    "2.5.4.10": "O",
-    "2.5.4.11": "OU",
-}
-_TEXT_TAGS = {12: "utf-8", 19: "ascii", 20: "latin-1", 22: "ascii", 30: "utf-16-be"}
-_HASHES = {
-    "2.16.840.1.101.3.4.2.1": "sha256",
-    "2.16.840.1.101.3.4.2.2": "sha384",
-    "2.16.840.1.101.3.4.2.3": "sha512",
-}
-_ECDSA = {
-    "1.2.840.10045.4.3.2": "sha256",
-    "1.2.840.10045.4.3.3": "sha384",
-    "1.2.840.10045.4.3.4": "sha512",
-}
-_PKCS1 = {
-    "1.2.840.113549.1.1.11": "sha256",
-    "1.2.840.113549.1.1.12": "sha384",
-    "1.2.840.113549.1.1.13": "sha512",
-}
-_PSS = "1.2.840.113549.1.1.10"
-_MGF1 = "1.2.840.113549.1.1.8"
-_ED25519 = "1.3.101.112"
-_LIBRARY_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "sha256": hashes.SHA256(),
-    "sha384": hashes.SHA384(),
-    "sha512": hashes.SHA512(),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """One extension: whether it is critical, and its raw value (the contents of the OCTET STRING)."""
-
-    critical: bool
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Signed:
-    """What certificates and CRLs share: the signed bytes and a signature of a family ("ecdsa", "rsa-pss", ...)."""
-
-    tbs: bytes
-    family: str
-    hash_name: str
-    signature: bytes
-
-    def verify(self, public_key_der: bytes) -> None:
-        """Check the signature under the issuer's key; raises ``NotGenuine``."""
-        if self.family == "ecdsa":
-            self._verify_ecdsa(public_key_der)
-        elif self.family == "rsa-pss":
-            signing.verify_rsa_pss(public_key_der, self.signature, self.tbs, hash_name=self.hash_name)
-        elif self.family == "rsa-pkcs1":
-            self._verify_pkcs1(public_key_der)
-        elif self.family == "ed25519":
-            # A SubjectPublicKeyInfo of Ed25519 ends in the raw key.
-            if signing.key_kind(public_key_der) != "ed25519":
-                raise NotGenuine(
-                    "algorithm_mismatch", "the issuer's key is of another kind than the signature"
-                )
-            signing.verify(public_key_der[-32:], self.signature, self.tbs)
-        else:
-            raise NotGenuine(
-                "unsupported_algorithm", "the signature's algorithm is not accepted", stage="endorsement"
-            )
-
-    def _verify_ecdsa(self, public_key_der: bytes) -> None:
-        key = signing.load_public_key(public_key_der)
-        curve = signing.curve_name(key) if isinstance(key, ec.EllipticCurvePublicKey) else None
-        if curve is None:
-            raise NotGenuine("algorithm_mismatch", "the issuer's key is of another kind than the signature")
-        try:
-            r, s = (
-                part.integer()
-                for part in der.decode(self.signature, what="ECDSA signature", max_size=256)
-                .expect(der.SEQUENCE)
-                .children()
-            )
-        except (MalformedError, ValueError):
-            raise NotGenuine("bad_signature", "the ECDSA signature is not well formed") from None
-        signing.verify_ecdsa(public_key_der, r, s, self.tbs, curve=curve, hash_name=self.hash_name)
-
-    def _verify_pkcs1(self, public_key_der: bytes) -> None:
-        key = signing.load_public_key(public_key_der)
-        if not isinstance(key, rsa.RSAPublicKey):
-            raise NotGenuine("algorithm_mismatch", "the issuer's key is of another kind than the signature")
-        try:
-            key.verify(self.signature, self.tbs, padding.PKCS1v15(), _LIBRARY_HASHES[self.hash_name])
-        except (InvalidSignature, ValueError):
-            raise NotGenuine("bad_signature", "the RSA signature does not verify") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,39 +71,12 @@ class Certificate:
     is_ca: bool
     path_length: int | None
     key_usage: frozenset[str] | None
-    signed: _Signed = field(repr=False)
+    signed: Signed = field(repr=False)
 
-    @classmethod
-    def from_der(cls, data: bytes) -> Self:
+    @staticmethod
+    def from_der(data: bytes) -> Certificate:
         """The certificate in ``data``; raises ``MalformedError`` for everything that RFC 5280 and DER do not allow."""
-        what = "certificate"
-        signed, algorithm, parts = _open(data, what, MAX_CERTIFICATE)
-        if len(parts) not in {7, 8} or parts[0].tag != 0xA0 or any(part.tag != 0xA3 for part in parts[7:]):
-            raise MalformedError("unsupported_version", f"{what}: not an X.509 version 3 certificate")
-        if [part.integer() for part in parts[0].children()] != [2]:
-            raise MalformedError("unsupported_version", f"{what}: not an X.509 version 3 certificate")
-        _expect_algorithm(parts[2], algorithm)
-        validity = parts[4].expect(der.SEQUENCE).children()
-        if len(validity) != 2:
-            raise MalformedError("non_canonical", f"{what}: a validity of other than two times")
-        found = _extensions(parts[7], what) if len(parts) == 8 else {}
-        is_ca, path_length = _basic_constraints(found.get(BASIC_CONSTRAINTS), what)
-        return cls(
-            der=bytes(data),
-            subject=_name(parts[5], what),
-            issuer=_name(parts[3], what),
-            subject_der=parts[5].encoded,
-            issuer_der=parts[3].encoded,
-            serial=_serial(parts[1], what),
-            not_before=_time(validity[0], what),
-            not_after=_time(validity[1], what),
-            public_key_der=parts[6].expect(der.SEQUENCE).encoded,
-            extensions=MappingProxyType(found),
-            is_ca=is_ca,
-            path_length=path_length,
-            key_usage=_key_usage(found.get(KEY_USAGE), what),
-            signed=signed,
-        )
+        return _certificate(bytes(data))
 
     @property
     def spki_sha256(self) -> bytes:
@@ -224,35 +106,35 @@ class Crl:
     next_update: datetime | None
     revoked: frozenset[int] = field(repr=False)
     extensions: Mapping[str, Extension] = field(repr=False)
-    signed: _Signed = field(repr=False)
+    signed: Signed = field(repr=False)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """The list in ``data``, DER or one PEM block; raises ``MalformedError``."""
         what = "CRL"
         if data[:1] == b"-":
-            blocks = _pem_blocks(data, "X509 CRL", MAX_CRL)
+            blocks = pem.blocks(data, "X509 CRL", max_size=MAX_CRL, max_count=1)
             if len(blocks) != 1:
-                raise MalformedError("non_canonical", f"{what}: more than one in a file")
+                raise MalformedError("non_canonical", f"{what}: a file that does not hold one")
             data = blocks[0]
-        signed, algorithm, parts = _open(data, what, MAX_CRL)
+        signed, algorithm, parts = open_signed(data, what, MAX_CRL)
         rest = list(parts)
         if len(rest) < 4 or rest[0].tag != der.INTEGER or rest.pop(0).integer() != 1:
             raise MalformedError("unsupported_version", f"{what}: not a version 2 list")
-        _expect_algorithm(rest.pop(0), algorithm)
+        expect_algorithm(rest.pop(0), algorithm)
         issuer = rest.pop(0)
-        this_update = _time(rest.pop(0), what)
-        next_update = _time(rest.pop(0), what) if rest and rest[0].tag in {0x17, 0x18} else None
+        this_update = time(rest.pop(0), what)
+        next_update = time(rest.pop(0), what) if rest and rest[0].tag in {0x17, 0x18} else None
         revoked: set[int] = set()
         if rest and rest[0].tag == der.SEQUENCE:
             for entry in rest.pop(0).children():
                 revoked.add(_revoked(entry, what))
-        found = _extensions(rest.pop(0), what) if rest and rest[0].tag == 0xA0 else {}
+        found = extensions(rest.pop(0), what) if rest and rest[0].tag == 0xA0 else {}
         if rest:
             raise MalformedError("non_canonical", f"{what}: parts that have no place in a list")
         return cls(
             der=bytes(data),
-            issuer=_name(issuer, what),
+            issuer=name(issuer, what),
             issuer_der=issuer.encoded,
             this_update=this_update,
             next_update=next_update,
@@ -289,132 +171,37 @@ class Crl:
             raise NotGenuine("revoked", "the issuer has revoked this certificate", stage="endorsement")
 
 
-def _open(data: bytes, what: str, max_size: int) -> tuple[_Signed, der.Element, tuple[der.Element, ...]]:
-    """The signature, the element that names its algorithm, and the parts of what it covers."""
-    parts = der.decode(data, what=what, max_size=max_size).expect(der.SEQUENCE).children()
-    if len(parts) != 3:
-        raise MalformedError("unknown_format", f"{what}: not a signed structure of three parts")
-    family, hash_name = _algorithm(parts[1])
-    signed = _Signed(parts[0].encoded, family, hash_name, parts[2].bits())
-    return signed, parts[1], parts[0].expect(der.SEQUENCE).children()
-
-
-def _expect_algorithm(inner: der.Element, outer: der.Element) -> None:
-    """The algorithm is named twice, once inside the signed part, and both must agree (RFC 5280, section 4.1.1.2)."""
-    if outer.encoded != inner.encoded:
-        raise MalformedError("non_canonical", f"{inner.what}: two different signature algorithms")
-
-
-def _algorithm(element: der.Element) -> tuple[str, str]:
-    """Family and hash of an AlgorithmIdentifier; "other" for what is not accepted (SHA-1 among it)."""
-    parts = element.expect(der.SEQUENCE).children()
-    if not parts:
-        raise MalformedError("non_canonical", f"{element.what}: an algorithm without a name")
-    oid = parts[0].oid()
-    if oid in _ECDSA and len(parts) == 1:
-        return "ecdsa", _ECDSA[oid]
-    if oid == _ED25519 and len(parts) == 1:
-        return "ed25519", ""
-    if oid in _PKCS1 and len(parts) == 2 and parts[1].tag == der.NULL:
-        return "rsa-pkcs1", _PKCS1[oid]
-    if oid == _PSS and len(parts) == 2:
-        hash_name = _pss_hash(parts[1])
-        if hash_name is not None:
-            return "rsa-pss", hash_name
-    return "other", ""
-
-
-def _pss_hash(element: der.Element) -> str | None:
-    """The hash of RSASSA-PSS-params in which hash, mask and salt agree; None for any other choice (RFC 4055)."""
-    parts = {part.tag: part for part in element.expect(der.SEQUENCE).children()}
-    inner = {tag: part.children() for tag, part in parts.items() if tag & 0x20}
-    if not {0xA0, 0xA1, 0xA2} <= set(inner) or not set(parts) <= {0xA0, 0xA1, 0xA2, 0xA3}:
-        return None
-    if any(len(children) != 1 for children in inner.values()):
-        return None
-    name = _hash_of(inner[0xA0][0])
-    mask = inner[0xA1][0].expect(der.SEQUENCE).children()
-    if name is None or len(mask) != 2 or mask[0].oid() != _MGF1 or _hash_of(mask[1]) != name:
-        return None
-    if inner[0xA2][0].integer() != _LIBRARY_HASHES[name].digest_size:
-        return None
-    if 0xA3 in inner and inner[0xA3][0].integer() != 1:
-        return None
-    return name
-
-
-def _hash_of(element: der.Element) -> str | None:
-    parts = element.expect(der.SEQUENCE).children()
-    if not parts or (len(parts) > 1 and [part.tag for part in parts[1:]] != [der.NULL]):
-        return None
-    return _HASHES.get(parts[0].oid())
-
-
-def _serial(element: der.Element, what: str) -> int:
-    """Zero is allowed: AMD numbers its VCEKs so."""
-    serial = element.expect(der.INTEGER).integer()
-    if serial < 0 or len(element.content) > 21 or serial >> 160:
-        raise MalformedError("non_canonical", f"{what}: a serial number that is negative or too long")
-    return serial
-
-
-def _time(element: der.Element, what: str) -> datetime:
-    """UTCTime up to 2049, GeneralizedTime from 2050, as RFC 5280, section 4.1.2.5, demands."""
-    if element.tag not in {0x17, 0x18}:
-        raise MalformedError("non_canonical", f"{what}: a time of another type")
-    text = element.content.decode("ascii")
-    if element.tag == 0x17:
-        text = ("20" if text[:2] < "50" else "19") + text
-    elif text[:4] < "2050":
-        raise MalformedError("non_canonical", f"{what}: a time before 2050 in the long form")
-    try:
-        return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        pass  # Raised below.
-    raise MalformedError("non_canonical", f"{what}: a time that does not exist")
-
-
-def _name(element: der.Element, what: str) -> str:
-    """A name as text, most significant part first as in the bytes; control characters are refused, NUL among them."""
-    words: list[str] = []
-    for group in element.expect(der.SEQUENCE).children():
-        for attribute in group.expect(der.SET).children():
-            parts = attribute.expect(der.SEQUENCE).children()
-            if len(parts) != 2 or parts[1].tag not in _TEXT_TAGS:
-                raise MalformedError("non_canonical", f"{what}: a name with a part that is not text")
-            try:
-                text = parts[1].content.decode(_TEXT_TAGS[parts[1].tag])
-            except UnicodeDecodeError:
-                text = "\x00"  # Refused in the next line without keeping the library's exception.
-            if not text.isprintable():
-                raise MalformedError("non_canonical", f"{what}: a name with characters that do not print")
-            oid = parts[0].oid()
-            words.append(f"{_NAMES.get(oid, oid)}={text}")
-    return ", ".join(words)
-
-
-def _extensions(element: der.Element, what: str) -> dict[str, Extension]:
-    found: dict[str, Extension] = {}
-    wrapped = element.children()
-    if len(wrapped) != 1 or not wrapped[0].expect(der.SEQUENCE).content:
-        raise MalformedError("non_canonical", f"{what}: extensions that are present and empty")
-    for item in wrapped[0].children():
-        oid, extension = _extension(item, what)
-        if oid in found:
-            raise MalformedError("non_canonical", f"{what}: the same extension twice")
-        found[oid] = extension
-    return found
-
-
-def _extension(item: der.Element, what: str) -> tuple[str, Extension]:
-    parts = item.expect(der.SEQUENCE).children()
-    if len(parts) == 3:
-        if not parts[1].boolean():
-            raise MalformedError("non_canonical", f"{what}: an extension that spells its default")
-        return parts[0].oid(), Extension(critical=True, value=parts[2].octets())
-    if len(parts) == 2:
-        return parts[0].oid(), Extension(critical=False, value=parts[1].octets())
-    raise MalformedError("non_canonical", f"{what}: an extension of other than two or three parts")
+@functools.lru_cache(maxsize=64)
+def _certificate(data: bytes) -> Certificate:
+    """Read one certificate; the same roots and intermediates come with every piece of evidence, so some are kept."""
+    what = "certificate"
+    signed, algorithm, parts = open_signed(data, what, MAX_CERTIFICATE)
+    if len(parts) not in {7, 8} or parts[0].tag != 0xA0 or any(part.tag != 0xA3 for part in parts[7:]):
+        raise MalformedError("unsupported_version", f"{what}: not an X.509 version 3 certificate")
+    if [part.integer() for part in parts[0].children()] != [2]:
+        raise MalformedError("unsupported_version", f"{what}: not an X.509 version 3 certificate")
+    expect_algorithm(parts[2], algorithm)
+    validity = parts[4].expect(der.SEQUENCE).children()
+    if len(validity) != 2:
+        raise MalformedError("non_canonical", f"{what}: a validity of other than two times")
+    found = extensions(parts[7], what) if len(parts) == 8 else {}
+    is_ca, path_length = _basic_constraints(found.get(BASIC_CONSTRAINTS), what)
+    return Certificate(
+        der=data,
+        subject=name(parts[5], what),
+        issuer=name(parts[3], what),
+        subject_der=parts[5].encoded,
+        issuer_der=parts[3].encoded,
+        serial=serial_number(parts[1], what),
+        not_before=time(validity[0], what),
+        not_after=time(validity[1], what),
+        public_key_der=parts[6].expect(der.SEQUENCE).encoded,
+        extensions=MappingProxyType(found),
+        is_ca=is_ca,
+        path_length=path_length,
+        key_usage=_key_usage(found.get(KEY_USAGE), what),
+        signed=signed,
+    )
 
 
 def _basic_constraints(extension: Extension | None, what: str) -> tuple[bool, int | None]:
@@ -460,56 +247,21 @@ def _revoked(entry: der.Element, what: str) -> int:
     parts = entry.expect(der.SEQUENCE).children()
     if len(parts) not in {2, 3}:
         raise MalformedError("non_canonical", f"{what}: an entry of other than two or three parts")
-    _time(parts[1], what)
+    time(parts[1], what)
     if len(parts) == 3:
         for item in parts[2].expect(der.SEQUENCE).children():
-            if _extension(item, what)[1].critical:
+            if extension(item, what)[1].critical:
                 # Such an entry is of another issuer (RFC 5280, section 5.3.3), which is not followed here.
                 raise MalformedError("unknown_format", f"{what}: an entry with a critical extension")
-    return _serial(parts[0], what)
-
-
-_PEM = re.compile(
-    rb"-----BEGIN ([A-Z0-9 ]{1,32})-----\r?\n((?:[A-Za-z0-9+/]{1,76}={0,2}\r?\n)+)-----END \1-----(?:\r?\n)*"
-)
-
-
-def _pem_blocks(data: bytes, label: str, max_size: int) -> list[bytes]:
-    """The contents of the PEM blocks in ``data`` (RFC 7468, strict), which must hold nothing else but empty lines."""
-    if len(data) > 2 * max_size * (1 if label == "X509 CRL" else MAX_CERTIFICATES):
-        raise MalformedError("limit_exceeded", "the PEM file is too large")
-    blocks: list[bytes] = []
-    text = bytes(data)
-    if not text.endswith(b"\n"):
-        text += b"\n"
-    offset = 0
-    while offset < len(text):
-        match = _PEM.match(text, offset)
-        if match is None or match.group(1) != label.encode("ascii"):
-            raise MalformedError(
-                "non_canonical",
-                f"something other than blocks of {label} is in the PEM file at offset {offset}",
-            )
-        encoded = match.group(2).replace(b"\r", b"").replace(b"\n", b"")
-        try:
-            block = base64.b64decode(encoded, validate=True)
-        except ValueError:
-            block = b""
-        if not block or base64.b64encode(block) != encoded:
-            raise MalformedError("non_canonical", "a PEM block is not canonical base64")
-        blocks.append(block)
-        if len(blocks) > MAX_CERTIFICATES:
-            raise MalformedError("limit_exceeded", f"more than {MAX_CERTIFICATES} PEM blocks in one file")
-        offset = match.end()
-    return blocks
+    return serial_number(parts[0], what)
 
 
 def parse_pem(data: bytes) -> tuple[Certificate, ...]:
     """The certificates in a PEM file of at least one and at most 64; nothing else may be in it but empty lines."""
-    blocks = _pem_blocks(data, "CERTIFICATE", MAX_CERTIFICATE)
-    if not blocks:
+    found = pem.blocks(data, "CERTIFICATE", max_size=MAX_CERTIFICATE, max_count=MAX_CERTIFICATES)
+    if not found:
         raise MalformedError("truncated", "the PEM file holds no certificate")
-    return tuple(Certificate.from_der(block) for block in blocks)
+    return tuple(Certificate.from_der(block) for block in found)
 
 
 def parse_certificates(data: bytes) -> tuple[Certificate, ...]:

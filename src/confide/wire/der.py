@@ -6,8 +6,8 @@ It reads structures; what they mean is for callers. Certificates and their vendo
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
 from itertools import pairwise
 
 from confide.errors import MalformedError
@@ -39,14 +39,30 @@ _UTC_TIME, _GENERALIZED_TIME = 23, 24
 _TIMES = {_UTC_TIME: re.compile(rb"\d{12}Z"), _GENERALIZED_TIME: re.compile(rb"\d{14}Z")}
 
 
-@dataclass(frozen=True, slots=True)
 class Element:
-    """One element: its identifier octet, its contents, and all its bytes as they were."""
+    """One element of a structure that has been checked to its leaves; it is a view of the bytes as they were."""
 
-    tag: int
-    content: bytes
-    encoded: bytes
-    what: str
+    __slots__ = ("_body", "_children", "_data", "_end", "_start", "tag", "what")
+
+    def __init__(self, data: bytes, start: int, body: int, end: int, tag: int, what: str) -> None:
+        self._data = data
+        self._start = start
+        self._body = body
+        self._end = end
+        self._children: tuple[Element, ...] = ()
+        self.tag = tag
+        """The identifier octet."""
+        self.what = what
+
+    @property
+    def content(self) -> bytes:
+        """The contents octets."""
+        return self._data[self._body : self._end]
+
+    @property
+    def encoded(self) -> bytes:
+        """All bytes of the element, as they were."""
+        return self._data[self._start : self._end]
 
     def _refuse(self, problem: str) -> MalformedError:
         return MalformedError("non_canonical", f"{self.what}: {problem}")
@@ -61,18 +77,10 @@ class Element:
         """The elements inside a constructed one."""
         if not self.tag & 0x20:
             raise self._refuse("a primitive element has nothing inside")
-        found: list[Element] = []
-        offset = 0
-        while offset < len(self.content):
-            child = _element(self.content, offset, self.what)
-            found.append(child)
-            offset += len(child.encoded)
-            if len(found) > _MAX_ELEMENTS:
-                raise MalformedError("limit_exceeded", f"{self.what}: too many elements")
-        return tuple(found)
+        return self._children
 
     def integer(self) -> int:
-        """The value of an INTEGER (or ENUMERATED) of any sign, in its shortest form."""
+        """The value of an INTEGER (or ENUMERATED) of any sign."""
         if self.tag not in {INTEGER, ENUMERATED}:
             raise self._refuse("an integer was expected")
         return int.from_bytes(self.content, "big", signed=True)
@@ -83,9 +91,10 @@ class Element:
 
     def bits(self) -> bytes:
         """The contents of a BIT STRING of whole bytes."""
-        if self.expect(BIT_STRING).content[0]:
+        content = self.expect(BIT_STRING).content
+        if content[0]:
             raise self._refuse("a bit string is not a whole number of bytes")
-        return self.content[1:]
+        return content[1:]
 
     def boolean(self) -> bool:
         """The value of a BOOLEAN."""
@@ -93,19 +102,24 @@ class Element:
 
     def oid(self) -> str:
         """The dotted text of an OBJECT IDENTIFIER."""
-        numbers: list[int] = []
-        value = 0
-        for byte in self.expect(OBJECT_IDENTIFIER).content:
-            value = value << 7 | byte & 0x7F
-            if not byte & 0x80:
-                numbers.append(value)
-                value = 0
-        first = min(numbers[0] // 40, 2)
-        return ".".join(str(number) for number in (first, numbers[0] - 40 * first, *numbers[1:]))
+        return _dotted(self.expect(OBJECT_IDENTIFIER).content)
 
     def ia5(self) -> str:
         """The text of an IA5String (ASCII)."""
         return self.expect(IA5_STRING).content.decode("ascii")
+
+
+@functools.lru_cache(maxsize=512)
+def _dotted(content: bytes) -> str:
+    numbers: list[int] = []
+    value = 0
+    for byte in content:
+        value = value << 7 | byte & 0x7F
+        if not byte & 0x80:
+            numbers.append(value)
+            value = 0
+    first = min(numbers[0] // 40, 2)
+    return ".".join(str(number) for number in (first, numbers[0] - 40 * first, *numbers[1:]))
 
 
 def decode(data: bytes, *, what: str, max_size: int) -> Element:
@@ -116,53 +130,72 @@ def decode(data: bytes, *, what: str, max_size: int) -> Element:
     """
     if len(data) > max_size:
         raise MalformedError("limit_exceeded", f"{what} is longer than {max_size} bytes")
-    top = _element(bytes(data), 0, what)
-    if len(top.encoded) != len(data):
-        raise MalformedError("trailing_data", f"{what}: bytes after its end at offset {len(top.encoded)}")
-    _check(top, _MAX_DEPTH)
+    parser = _Parser(bytes(data), what)
+    top = parser.element(0, len(data), _MAX_DEPTH)
+    if top._end != len(data):  # noqa: SLF001
+        raise MalformedError("trailing_data", f"{what}: bytes after its end")
     return top
 
 
-def _element(data: bytes, start: int, what: str) -> Element:
-    if start + 2 > len(data):
-        raise MalformedError("truncated", f"{what}: cut off in an element's head")
-    tag, length = data[start], data[start + 1]
-    body = start + 2
-    if tag & 0x1F == 0x1F:
-        raise MalformedError("non_canonical", f"{what}: an element with a long tag number")
-    if length == 0x80 or length > 0x84:
-        raise MalformedError("non_canonical", f"{what}: an indefinite or oversized length")
-    if length > 0x80:
-        width = length & 0x7F
-        spelled = data[body : body + width]
-        if len(spelled) < width:
-            raise MalformedError("truncated", f"{what}: cut off in an element's length")
-        length = int.from_bytes(spelled, "big")
-        if spelled[0] == 0 or length < 0x80:
-            raise MalformedError("non_canonical", f"{what}: a length that is not in its shortest form")
-        body += width
-    end = body + length
-    if end > len(data):
-        raise MalformedError("truncated", f"{what}: an element reaches beyond the end")
-    return Element(tag, data[body:end], data[start:end], what)
+class _Parser:
+    """One pass over one document, with the number of elements that it may still make."""
 
+    __slots__ = ("budget", "data", "what")
 
-def _check(element: Element, depth: int) -> None:
-    """Refuse what DER does not allow anywhere below ``element``."""
-    if depth <= 0:
-        raise MalformedError("limit_exceeded", f"{element.what} is nested too deeply")
-    tag, content = element.tag, element.content
-    if tag & 0x20:
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data = data
+        self.what = what
+        self.budget = _MAX_ELEMENTS
+
+    def refuse(self, leaf: str, problem: str) -> MalformedError:
+        return MalformedError(leaf, f"{self.what}: {problem}")
+
+    def element(self, start: int, limit: int, depth: int) -> Element:
+        """The element at ``start``, which must end at ``limit`` or before, with all that is inside."""
+        data = self.data
+        body = start + 2
+        if body > limit:
+            raise self.refuse("truncated", "cut off in an element's head")
+        self.budget -= 1
+        if self.budget < 0 or depth <= 0:
+            raise self.refuse("limit_exceeded", "too many elements, or nested too deeply")
+        tag, length = data[start], data[start + 1]
+        if tag & 0x1F == 0x1F:
+            raise self.refuse("non_canonical", "an element with a long tag number")
+        if length >= 0x80:
+            length, body = self.long_length(length, body, limit)
+        end = body + length
+        if end > limit:
+            raise self.refuse("truncated", "an element reaches beyond the end")
+        found = Element(data, start, body, end, tag, self.what)
+        if tag & 0x20:
+            found._children = self.inside(tag, body, end, depth - 1)  # noqa: SLF001
+        elif not _primitive_is_der(tag, data[body:end]):
+            raise self.refuse("non_canonical", "a value that is not in its one DER form")
+        return found
+
+    def long_length(self, head: int, body: int, limit: int) -> tuple[int, int]:
+        if head == 0x80 or head > 0x84:
+            raise self.refuse("non_canonical", "an indefinite or oversized length")
+        after = body + (head & 0x7F)
+        if after > limit:
+            raise self.refuse("truncated", "cut off in an element's length")
+        length = int.from_bytes(self.data[body:after], "big")
+        if self.data[body] == 0 or length < 0x80:
+            raise self.refuse("non_canonical", "a length that is not in its shortest form")
+        return length, after
+
+    def inside(self, tag: int, body: int, end: int, depth: int) -> tuple[Element, ...]:
         if tag < 0x40 and tag not in {SEQUENCE, SET}:
-            raise element._refuse("a string in pieces")  # noqa: SLF001
-        children = element.children()
-        for child in children:
-            _check(child, depth - 1)
-        if tag == SET and any(a.encoded >= b.encoded for a, b in pairwise(children)):
-            raise element._refuse("a set out of order")  # noqa: SLF001
-        return
-    if not _primitive_is_der(tag, content):
-        raise element._refuse("a value that is not in its one DER form")  # noqa: SLF001
+            raise self.refuse("non_canonical", "a string in pieces")
+        found: list[Element] = []
+        while body < end:
+            child = self.element(body, end, depth)
+            found.append(child)
+            body = child._end  # noqa: SLF001
+        if tag == SET and any(first.encoded >= second.encoded for first, second in pairwise(found)):
+            raise self.refuse("non_canonical", "a set out of order")
+        return tuple(found)
 
 
 def _primitive_is_der(tag: int, content: bytes) -> bool:
