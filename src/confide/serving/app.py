@@ -6,7 +6,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from confide.enclave.runtime import Built
+from confide.enclave.context import Built
 from confide.errors import ModelError
 from confide.frameworks.table import adapter
 from confide.serving.inference_app import InferenceApp, Served
