@@ -26,6 +26,7 @@ def environment(home: Path) -> dict[str, str]:
         **kept,
         "HOME": str(home),
         "NO_COLOR": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         **{name: str(home / sub) for name, sub in places.items()},
     }
 
