@@ -61,7 +61,7 @@ def test_sea_08_a_writer_killed_500_times(tmp_path: Path) -> None:
     assert run("crash_writer.py", tmp_path, 500, 2)["advanced"] > 100
 
 
-_CALLS = ("open", "write", "pwrite", "fsync", "rename", "fchmod", "lseek")
+_CALLS = ("open", "pwrite", "fsync", "rename", "fchmod")
 
 
 def _crash_after(call: str, number: int, path: Path) -> bool:
@@ -145,7 +145,7 @@ def test_sea_09_a_file_beyond_the_limit_is_storage_full_and_leaves_the_old_one(t
     assert (tmp_path / "sealed.confide").read_bytes() == good.data
 
 
-@pytest.mark.parametrize("call", ["write", "pwrite", "fsync", "rename", "fchmod"])
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "rename", "fchmod"])
 @pytest.mark.parametrize(
     ("number", "code"),
     [(errno.EIO, "storage_io"), (errno.ENOSPC, "storage_full"), (errno.EDQUOT, "storage_full")],
@@ -169,8 +169,7 @@ def test_sea_09_an_error_of_any_call_is_typed_and_leaves_the_old_file(
 
 
 def test_sea_09_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_, pwrite = os.write, os.pwrite
-    monkeypatch.setattr(os, "write", lambda fd, data: write_(fd, memoryview(data)[:1000]))
+    pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, memoryview(data)[:100], at))
     made = sealed(tmp_path)
     monkeypatch.undo()

@@ -77,8 +77,6 @@ def write(
     entries = list(entries) if isinstance(entries, (list, tuple)) else entries
     total = _known_total(entries)
     with DurableFile(path, sync=sync) as target, _Sealer(target.descriptor, keys, chunk, threads) as sealer:
-        with storage_errors("write the protected file"):
-            os.lseek(target.descriptor, layout.HEADER_BLOCK, os.SEEK_SET)
         described: list[tuple[layout.Description, bytes]] = []
         names: set[str] = set()
         for stream, entry in enumerate(entries, 1):
@@ -98,7 +96,7 @@ def write(
         index = layout.encode_index(described, metadata)
         index_ciphertext = _seal_index(keys, index, chunk)
         with storage_errors("write the protected file"):
-            write_all(target.descriptor, index_ciphertext)
+            write_all(target.descriptor, index_ciphertext, offset=layout.HEADER_BLOCK + payload)
             header = layout.Header(
                 file=file,
                 name=name,
@@ -149,15 +147,17 @@ def _known_total(entries: Iterable[Entry]) -> int | None:
 
 
 class _Sealer:
-    """Encrypts chunks, with workers ahead of the disk, and writes them in order."""
+    """Encrypts, digests and writes chunks. The place of every chunk is known beforehand, since all but the last are full, so
+    that a thread can do all three for one chunk while it is in its cache.
+    """
 
     def __init__(self, descriptor: int, keys: layout.FileKeys, chunk: int, threads: int) -> None:
         self._descriptor = descriptor
         self._aead = Aead(keys.key)
         self._chunk = chunk
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._window = 2 * threads if threads > 1 else 0
-        self._outputs = [bytearray(chunk + TAG) for _ in range(self._window + 1)]
+        self._window = threads + 1
+        self._outputs = [bytearray(chunk + TAG) for _ in range(threads)]
         self._inputs: list[bytearray] = []
         self.plaintext = 0
         self.ciphertext = 0
@@ -174,17 +174,14 @@ class _Sealer:
     def stream(self, number: int, data: object, progress: Progress | None, total: int | None) -> bytes:
         """Write one stream; its chunks' digests, one after the other."""
         digests: list[bytes] = []
-        pending: collections.deque[tuple[Future[tuple[int, bytes]], bytearray, Callable[[], None]]] = (
-            collections.deque()
-        )
+        pending: collections.deque[tuple[Future[bytes], int, Callable[[], None]]] = collections.deque()
+        start = layout.HEADER_BLOCK + self.ciphertext
 
-        def finish() -> None:
-            future, output, release = pending.popleft()
-            size, digest = future.result()
-            self._put(output, size)
+        def finish(digest: bytes, size: int, release: Callable[[], None]) -> None:
             digests.append(digest)
             release()
-            self._outputs.append(output)
+            self.ciphertext += size + TAG
+            self.plaintext += size
             if progress is not None:
                 progress(self.plaintext, total)
 
@@ -192,32 +189,29 @@ class _Sealer:
             if index >= layout.MAX_CHUNKS:
                 raise MalformedError("limit_exceeded", "an entry has too many chunks")
             nonce = layout.nonce(number, index, last=last)
+            offset = start + index * (self._chunk + TAG)
             if self._pool is None:
-                output = self._outputs[0]
-                size, digest = self._seal(nonce, piece, output)
-                self._put(output, size)
-                digests.append(digest)
-                release()
-                if progress is not None:
-                    progress(self.plaintext, total)
+                finish(self._seal(nonce, piece, offset), len(piece), release)
                 continue
             if len(pending) >= self._window:
-                finish()
-            output = self._outputs.pop()
-            pending.append((self._pool.submit(self._seal, nonce, piece, output), output, release))
-        while pending:
-            finish()
+                future, size, done = pending.popleft()
+                finish(future.result(), size, done)
+            pending.append((self._pool.submit(self._seal, nonce, piece, offset), len(piece), release))
+        for future, size, done in pending:
+            finish(future.result(), size, done)
         return b"".join(digests)
 
-    def _put(self, output: bytearray, size: int) -> None:
-        with storage_errors("write the protected file"):
-            write_all(self._descriptor, memoryview(output)[:size])
-        self.ciphertext += size
-        self.plaintext += size - TAG
-
-    def _seal(self, nonce: bytes, piece: memoryview, output: bytearray) -> tuple[int, bytes]:
-        size = self._aead.seal_into(nonce, piece, b"", output)
-        return size, layout.digest(memoryview(output)[:size])
+    def _seal(self, nonce: bytes, piece: memoryview, offset: int) -> bytes:
+        """Encrypt one chunk, write it to its place, give its digest. Runs in as many threads as there are outputs."""
+        output = self._outputs.pop()
+        try:
+            ciphertext = memoryview(output)[: self._aead.seal_into(nonce, piece, b"", output)]
+            digest = layout.digest(ciphertext)
+            with storage_errors("write the protected file"):
+                write_all(self._descriptor, ciphertext, offset=offset)
+        finally:
+            self._outputs.append(output)
+        return digest
 
     def _pieces(self, data: object) -> Iterator[tuple[memoryview, bool, Callable[[], None]]]:
         """Chunks of plaintext, whether each is the last, and what to call once it may be overwritten."""
