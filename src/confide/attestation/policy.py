@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -23,7 +24,6 @@ from confide.wire import hexadecimal
 from confide.wire.fields import Fields
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["AppraisalPolicy", "ServicePolicy", "digests"]
 
@@ -96,10 +96,10 @@ class AppraisalPolicy:
         return cls._from_table(table, source)
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path | str) -> Self:
         """Read a policy from a file."""
         try:
-            with path.open("rb") as file:
+            with Path(path).open("rb") as file:
                 source = file.read(MAX_BYTES + 1)
         except OSError:
             raise ConfigurationError(
