@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
 from confide.attestation import schemes
 from confide.errors import ConfigurationError, NotAcceptable
 from confide.wire import hexadecimal
 from confide.wire.fields import Fields
-
-if TYPE_CHECKING:
 
 __all__ = ["AppraisalPolicy", "ServicePolicy", "digests"]
 
