@@ -118,10 +118,21 @@ def _warm(sealed: Path, plain: Path, size: int, report: harness.Report, repetiti
         )
     peer = found["preadv"]
     for mode in ("owner", "many"):
-        report.ratio("T6", f"unseal to warm memory, {mode}, CPU", found[mode].cpu, peer.cpu, at_least=0.95, unit="ms")
-        report.ratio("T6", f"same, wall (for information), {mode}", found[mode].wall, peer.wall, at_least=0.95, unit="ms")
+        report.ratio(
+            "T6", f"unseal to warm memory, {mode}, CPU", found[mode].cpu, peer.cpu, at_least=0.95, unit="ms"
+        )
+        report.ratio(
+            "T6",
+            f"same, wall (for information), {mode}",
+            found[mode].wall,
+            peer.wall,
+            at_least=0.95,
+            unit="ms",
+        )
         two = found[f"{mode} 2"]
-        report.ratio("T6", f"2 threads against 1, {mode}, wall", two.wall, found[mode].wall, at_least=1.6, unit="ms")
+        report.ratio(
+            "T6", f"2 threads against 1, {mode}, wall", two.wall, found[mode].wall, at_least=1.6, unit="ms"
+        )
 
 
 def _lazy(sealed: Path, tensors: Path, size: int, report: harness.Report, repetitions: int) -> None:
@@ -158,7 +169,8 @@ def _fresh(tensors: Path, folder: Path, count: int, report: harness.Report, repe
         def run() -> object:
             with open_file(tensors, mode) as file:
                 return {
-                    name: np.frombuffer(file.read(name, threads=threads), dtype=np.float32) for name in file.names
+                    name: np.frombuffer(file.read(name, threads=threads), dtype=np.float32)
+                    for name in file.names
                 }
 
         return run
@@ -193,8 +205,22 @@ def _writing(plain: Path, folder: Path, report: harness.Report, repetitions: int
         repetitions=repetitions,
     )
     for threads in ("1", "2"):
-        report.ratio("T7", f"seal and write, {threads} thread(s), wall", found[threads].wall, found["cp"].wall, at_least=0.8, unit="ms")
-        report.ratio("T7", f"same, CPU (for information), {threads}", found[threads].cpu, found["cp"].cpu, at_least=0.8, unit="ms")
+        report.ratio(
+            "T7",
+            f"seal and write, {threads} thread(s), wall",
+            found[threads].wall,
+            found["cp"].wall,
+            at_least=0.8,
+            unit="ms",
+        )
+        report.ratio(
+            "T7",
+            f"same, CPU (for information), {threads}",
+            found[threads].cpu,
+            found["cp"].cpu,
+            at_least=0.8,
+            unit="ms",
+        )
 
 
 if __name__ == "__main__":
