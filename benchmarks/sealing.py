@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
+
 from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
 from confide.sealing.protected_file import Entry, ProtectedFile, write

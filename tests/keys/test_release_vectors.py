@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support import release_decoder, release_vectors
-from support.release_world import Clock, ReleaseWorld, SimulatedAttester
 
 from confide.attestation.evidence import Evidence
 from confide.attestation.key_material import ServiceIdentity
@@ -19,6 +17,8 @@ from confide.errors import BrokerError
 from confide.keys import receiver as receiver_module
 from confide.keys.receiver import Receiver
 from confide.keys.release import ReleaseRequest, owner_audience
+from support import release_decoder, release_vectors
+from support.release_world import Clock, ReleaseWorld, SimulatedAttester
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +86,7 @@ def test_what_the_vectors_refuse_is_refused_with_the_same_code(
     with pytest.raises(BrokerError) as error:
         waiting().accept(answer)
     assert error.value.code == case["code"]
-    with pytest.raises(release_decoder.Refused) as refused:
+    with pytest.raises(release_decoder.RefusedError) as refused:
         release_decoder.accept(VECTOR, answer)
     assert str(refused.value) == case["code"]
 

@@ -16,7 +16,7 @@ from support.protected_file_decoder import item
 SUITE = Suite(KEM.MLKEM768_X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """With the code that the specification names."""
 
 
@@ -37,26 +37,26 @@ def nonce(challenge: bytes, tenant: str, secrets: list[list[Any]]) -> bytes:
 
 
 def accept(vector: dict[str, Any], answer: bytes) -> tuple[int, list[list[Any]], bytes]:
-    """Lease, secrets and acknowledgement of an answer to the vector's request, or Refused."""
+    """Lease, secrets and acknowledgement of an answer to the vector's request, or RefusedError."""
     message, end = item(answer, 0)
     if (
         end != len(answer)
         or set(message) - {"signature"} != {"v", "kid", "nonce", "wrap"}
         or message["v"] != 1
     ):
-        raise Refused("malformed")
+        raise RefusedError("malformed")
     if message["nonce"] != bytes.fromhex(vector["nonce"]):
-        raise Refused("broker.not_found")
+        raise RefusedError("broker.not_found")
     kid = hashlib.sha256(bytes.fromhex(vector["key_material"])).digest()
     if message["kid"] != kid:
-        raise Refused("broker.integrity")
+        raise RefusedError("broker.integrity")
     digest = hashlib.sha256(message["wrap"]).digest()
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(vector["owner_public"])).verify(
             message.get("signature", b""), b"confide/1 release answer\0" + kid + message["nonce"] + digest
         )
     except InvalidSignature:
-        raise Refused("broker.denied") from None
+        raise RefusedError("broker.denied") from None
     key = MLKEM768X25519PrivateKey(
         mlkem.MLKEM768PrivateKey.from_seed_bytes(bytes.fromhex(vector["mlkem_seed"])),
         x25519.X25519PrivateKey.from_private_bytes(bytes.fromhex(vector["x25519_private"])),
@@ -64,14 +64,14 @@ def accept(vector: dict[str, Any], answer: bytes) -> tuple[int, list[list[Any]],
     try:
         plaintext = SUITE.decrypt(message["wrap"], key, b"confide/1 release\0" + kid + message["nonce"])
     except (InvalidTag, ValueError):
-        raise Refused("broker.integrity") from None
+        raise RefusedError("broker.integrity") from None
     length = int.from_bytes(plaintext[:4], "big")
     content, end = item(plaintext[4 : 4 + length], 0)
     rows = content["secrets"]
     asked = [[s["name"], s["version"]] for s in vector["secrets"]]
     padded = len(plaintext) % 1024 == 0 and not any(plaintext[4 + length :])
     if not padded or end != length or content["v"] != 1 or [row[:2] for row in rows] != asked:
-        raise Refused("broker.integrity")
+        raise RefusedError("broker.integrity")
     receipt = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(vector["receipt_seed"]))
     return (
         content["lease"],
