@@ -72,6 +72,14 @@ def test_ev_15_a_thousand_certificates_are_refused() -> None:
     assert code_of(good.verify, intermediates=[good.intermediate] * 1000) == "not_genuine.chain_invalid"
 
 
+def test_ev_15_the_number_of_intermediates_is_limited() -> None:
+    good = chain()
+    strangers = [certificate(f"stranger {number}", "root", serial=number) for number in range(1, 33)]
+
+    assert len(good.verify(intermediates=[good.intermediate, *strangers[:31]])) == 3
+    assert code_of(good.verify, intermediates=[good.intermediate, *strangers]) == "not_genuine.chain_invalid"
+
+
 def test_ev_15_candidates_of_one_name_cost_a_bounded_number_of_signatures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -131,6 +139,18 @@ def test_ev_16_what_the_rules_allow_passes() -> None:
     assert len(chain(leaf={"extensions": UNKNOWN}).verify(allowed_critical=frozenset(UNKNOWN))) == 3
     harmless = {"1.2.3.4.5": x509.Extension(critical=False, value=b"\x05\x00")}
     assert len(chain(leaf={"extensions": harmless}).verify()) == 3
+
+
+def test_ev_16_basic_constraints_that_may_be_ignored_make_no_ca() -> None:
+    """RFC 5280, section 4.2.1.9: in a CA's certificate they are critical, so that nobody passes over them."""
+    spelled = bytes.fromhex("30030101ff")
+
+    def with_constraints(*, critical: bool) -> pki.Chain:
+        raw = {"2.5.29.19": x509.Extension(critical=critical, value=spelled)}
+        return chain(intermediate={"basic_constraints": False, "extensions": raw})
+
+    assert len(with_constraints(critical=True).verify()) == 3
+    assert code_of(with_constraints(critical=False).verify) == "not_genuine.wrong_usage"
 
 
 def test_ev_16_name_constraints_are_not_ignored() -> None:
