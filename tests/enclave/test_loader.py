@@ -106,34 +106,37 @@ def test_what_the_manifest_lists_can_be_imported_and_nothing_else(world: World) 
     assert not [entry for entry in result["path"] if "site-packages" in entry or not entry]
 
 
-@pytest.mark.parametrize(
-    ("path", "module"),
-    [
-        ("json.py", "json"),
-        ("planted.py", "planted"),
-        ("planted_folder/inside.py", "planted_folder.inside"),
-        ("sitecustomize.py", "sitecustomize"),
-        ("usercustomize.py", "usercustomize"),
-        ("string.py", "string"),
-        ("site/json.py", "json"),
-        ("site/planted.py", "planted"),
-        ("site/library/planted.py", "library.planted"),
-        ("site/planted_folder/inside.py", "planted_folder.inside"),
-        ("app_v2/planted.py", "app.planted"),
-        ("library/planted.py", "planted"),
-        ("library/confide/planted.py", "confide.planted"),
-    ],
-)
-def test_rt_12_a_module_planted_after_the_measurement_is_never_found(
-    world: World, path: str, module: str
-) -> None:
+PLANTED = {
+    "json.py": "json",
+    "string.py": "string",
+    "planted_here.py": "planted_here",
+    "planted_folder/inside.py": "planted_folder.inside",
+    "sitecustomize.py": "sitecustomize",
+    "usercustomize.py": "usercustomize",
+    "site/heapq.py": "heapq",
+    "site/planted_site.py": "planted_site",
+    "site/library/planted.py": "library.planted",
+    "site/shared/one/planted.py": "shared.one.planted",
+    "site/planted_namespace/inside.py": "planted_namespace.inside",
+    "app_v2/planted.py": "app.planted",
+    "library/planted_beside.py": "planted_beside",
+    "library/confide/planted.py": "confide.planted",
+}
+
+
+def test_rt_12_a_module_planted_after_the_measurement_is_never_found(world: World) -> None:
     """In the working folder, beside the packages, inside them, and in the names of Python's own modules."""
-    place = world.folder / path
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("VALUE = 'planted'\nimport os\nos.write(2, b'planted code has run')\n")
-    result = world.run(module, "library", "app.model", env={"PYTHONPATH": str(world.folder)})
-    assert "planted" not in result["modules"][module]
-    assert result["modules"]["library"] == "library"
+    for path in PLANTED:
+        place = world.folder / path
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text("VALUE = 'planted'\n")
+    result = world.run(*PLANTED.values(), "library", "app.model", env={"PYTHONPATH": str(world.folder)})
+    found = result["modules"]
+    own = {"json": "imported", "string": "imported", "heapq": "imported", "library": "library"}
+    assert found.pop("app.model") == "model and library"
+    assert {name: found.pop(name) for name in own} == own
+    assert found == dict.fromkeys(found, "ModuleNotFoundError")
+    assert len(found) == len(PLANTED) - 3
 
 
 def test_rt_12_path_files_are_not_read(world: World) -> None:
@@ -275,24 +278,25 @@ def test_bnd_19_an_interpreter_that_could_have_been_steered_is_refused(
     assert world.run("library", flags=flags)["start"] == "enclave.unmeasured"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("PYTHONPATH", "FOLDER"),
-        ("PYTHONHOME", "FOLDER"),
-        ("PYTHONSTARTUP", "FOLDER/json.py"),
-        ("PYTHONINSPECT", "1"),
-        ("PYTHONBREAKPOINT", "json.x"),
-        ("PYTHONPYCACHEPREFIX", "FOLDER"),
-        ("PYTHONWARNINGS", "error::Warning:json"),
-        ("PYTHONOPTIMIZE", "2"),
-    ],
-)
-def test_bnd_19_variables_of_python_do_not_steer_an_isolated_start(
-    world: World, name: str, value: str
-) -> None:
+def test_bnd_19_variables_of_python_do_not_steer_an_isolated_start(world: World) -> None:
     (world.folder / "json.py").write_text("VALUE = 'planted'\n")
-    result = world.run("json", "app.model", env={name: value.replace("FOLDER", str(world.folder))})
+    folder = str(world.folder)
+    result = world.run(
+        "json",
+        "app.model",
+        env={
+            "PYTHONPATH": folder,
+            "PYTHONHOME": folder,
+            "PYTHONSTARTUP": f"{folder}/json.py",
+            "PYTHONINSPECT": "1",
+            "PYTHONBREAKPOINT": "json.x",
+            "PYTHONPYCACHEPREFIX": folder,
+            "PYTHONWARNINGS": "error::Warning:json",
+            "PYTHONOPTIMIZE": "2",
+            "PYTHONUSERBASE": folder,
+            "PYTHONPLATLIBDIR": folder,
+        },
+    )
     assert result["modules"] == {"json": "imported", "app.model": "model and library"}
 
 
