@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -49,7 +49,11 @@ def test_kb_18_the_story_through_a_real_enclave_leaves_no_secret_outside(
     storage.mkdir(mode=0o700)
     name = SecretName("canary-name", 1)
     model = Enclave(chip)
-    options = {"simulator_directory": installed, "state_directory": tmp_path / "state", "storage": storage}
+    options: dict[str, Any] = {
+        "simulator_directory": installed,
+        "state_directory": tmp_path / "state",
+        "storage": storage,
+    }
     with Launched.launch(service, **options) as enclave:
         with Client(enclave.url, verifier) as http:
             broker = BrokerClient(http)
@@ -98,7 +102,11 @@ def test_sea_02_another_measurement_cannot_open_the_database(installed: Path, tm
     owner = SigningKey.generate()
     storage = tmp_path / "storage"
     storage.mkdir(mode=0o700)
-    options = {"simulator_directory": installed, "state_directory": tmp_path / "state", "storage": storage}
+    options: dict[str, Any] = {
+        "simulator_directory": installed,
+        "state_directory": tmp_path / "state",
+        "storage": storage,
+    }
     with Launched.launch(KeyBroker(BROKER, owners=[owner.public]), **options):
         pass
     with pytest.raises(ConfideError) as caught:

@@ -24,6 +24,7 @@ from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
 from confide.errors import BrokerError, ConfideError, NotAcceptable
 from confide.keys import broker_messages as messages
+from confide.keys import release
 from confide.keys.broker_client import broker_audience
 from confide.keys.release import ReleaseRequest, SecretName, Wrapped
 from confide.simulator.installation import Installation
@@ -485,7 +486,7 @@ def test_bnd_16_kb_06_what_changes_between_verifying_and_deciding_counts(
 ) -> None:
     measurement = InProcessAttester(world.chip, world.enclave.manifest)
     flips: list[Callable[[], Any]] = []
-    admit = releases.admit
+    admit = release.admit
 
     def and_then_flip(*arguments: Any, **options: Any) -> Any:
         admission = admit(*arguments, **options)
@@ -531,7 +532,7 @@ def test_kb_06_no_release_after_a_revocation_among_a_hundred_at_once(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrapped_at: list[int] = []
-    wrap = releases.wrap
+    wrap = release.wrap
 
     def watched(*arguments: Any, **options: Any) -> Any:
         # Nothing is committed between the record of a release and its wrap.
@@ -803,7 +804,7 @@ def test_kb_13_the_clock_cannot_be_turned_back_before_what_the_ledger_has_seen(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times: list[datetime] = []
-    admit = releases.admit
+    admit = release.admit
 
     def watched(*arguments: Any, **options: Any) -> Any:
         times.append(options["at"])

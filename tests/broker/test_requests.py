@@ -149,7 +149,16 @@ def test_kb_02_every_owner_operation_needs_the_owners_own_signature(world: World
 def test_kb_02_a_request_without_a_signature_is_malformed(world: World, operation: str) -> None:
     async def story() -> None:
         path, _, body = statements(world, world.owner)[operation]
-        for statement in (None, [], [world.owner.public], [world.owner.public, b""], [b"", b"x"], b"x", {}):
+        unsigned: tuple[object, ...] = (
+            None,
+            [],
+            [world.owner.public],
+            [world.owner.public, b""],
+            [b"", b"x"],
+            b"x",
+            {},
+        )
+        for statement in unsigned:
             status, code = await post(world, path, messages.encode(statement=statement, **body))
             assert status == 400
             assert code.startswith("malformed.")

@@ -390,7 +390,7 @@ class _FailingCommit:
             if self._happens:
                 self._connection.execute(statement)
             error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR  # type: ignore[attr-defined]
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
             raise error
         return self._connection.execute(statement, parameters)
 

@@ -281,7 +281,7 @@ def test_commitments_hide_and_bind() -> None:
 
 
 def test_subjects_of_different_things_never_collide() -> None:
-    shared = {"owner": KEY.public, "store": STORE, "serial": 1}
+    shared: dict[str, Any] = {"owner": KEY.public, "store": STORE, "serial": 1}
     subjects = [
         EXAMPLES["put"].subject,
         EXAMPLES["policy"].subject,

@@ -210,7 +210,7 @@ class Store:
         with self._lock:
             if self._closed:
                 raise EnclaveError("bad_state", "the store is closed", hint="start the broker again")
-            if self._connection.in_transaction:
+            if self._busy():
                 raise EnclaveError("bad_state", "the store has one transaction at a time")
             with _mapped_errors():
                 self._connection.execute("BEGIN IMMEDIATE")
@@ -225,9 +225,12 @@ class Store:
                         self._commit(transaction)
             finally:
                 transaction.done = True
-                if self._connection.in_transaction:
+                if self._busy():
                     with _mapped_errors():
                         self._connection.execute("ROLLBACK")
+
+    def _busy(self) -> bool:
+        return self._connection.in_transaction
 
     @contextmanager
     def holding(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from confide.errors import BrokerError, ChannelError, ConfideError, ConfigurationError, SealingError
+from confide.errors import BrokerError, ConfideError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -75,7 +75,7 @@ class LeaseKeeper:
 
     ``wanted`` maps an owner's public key to the names that come from that owner. ``on_lost`` is awaited once, after every
     secret was erased, with the error that made it so; the runtime stops the service then. A refusal by the broker ends the
-    leases at once; a broker that cannot be reached is asked again, less and less often, until the first lease ends. A
+    leases at once; a broker that cannot be reached or cannot decide is asked again, less and less often, until the first lease ends. A
     renewal gives the same versions, so the secrets that the service already holds stay the same objects.
     """
 
@@ -136,7 +136,7 @@ class LeaseKeeper:
                     await self._renew()
                     pause = FIRST_PAUSE
                 except ConfideError as error:
-                    if not _may_pass(error) or self._monotonic() >= self.expires:
+                    if _is_decision(error) or self._monotonic() >= self.expires:
                         await self._lose(error)
                         return
                     await self._sleep(max(0.0, min(pause, self.expires - self._monotonic())))
@@ -192,8 +192,8 @@ class LeaseKeeper:
         )
 
 
-def _may_pass(error: ConfideError) -> bool:
-    """Whether asking again may help: the network, a busy broker or its disk; never a decision."""
-    if error.code == "broker.lease_expired":
-        return False
-    return error.retryable or isinstance(error, ChannelError | SealingError)
+def _is_decision(error: ConfideError) -> bool:
+    """Whether asking again is useless: the broker has decided about this enclave. Whatever else goes wrong (the network, a
+    broker that is busy, was restarted or cannot read its database) may pass while the lease lasts.
+    """
+    return error.code in {"broker.denied", "broker.not_attested", "broker.conflict", "broker.lease_expired"}
