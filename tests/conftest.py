@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test here is about time, and a busy machine must not make one fail.
+settings.register_profile("confide", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("confide")
 
 REPOSITORY = Path(__file__).parents[1]
 
