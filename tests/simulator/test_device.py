@@ -264,7 +264,7 @@ def test_a_worker_cannot_ask_for_evidence_of_another_measurement(
     client = SimulatedDevice(line)
     question = {"ask": "attest", "report_data": DATA}
     with pytest.raises(EnclaveError):
-        messages.call(line, {**question, **extra}, limit=messages.MAX_WORKER)
+        messages.call(line, {**question, **extra}, number=1, limit=messages.MAX_WORKER)
     assert report_of(client).measurement == measurement(manifest.encode())
 
 
@@ -300,7 +300,7 @@ def test_a_question_that_is_not_exactly_one_of_three_is_refused_and_changes_noth
     line: socket.socket, question: dict[str, Any]
 ) -> None:
     with pytest.raises(EnclaveError):
-        messages.call(line, question, limit=messages.MAX_WORKER)
+        messages.call(line, question, number=1, limit=messages.MAX_WORKER)
     client = SimulatedDevice(line)
     client.claim_level(1)
     assert report_of(client).family_id.rstrip(b"\0") == b"confide-sim-L1"
@@ -395,7 +395,7 @@ def test_the_device_process_measures_the_files_itself_and_signs_for_its_worker_a
         assert manifest == build(app)
         assert found.measurement == measurement(found.manifest)
         client = SimulatedDevice(device.worker)
-        messages.send(device._host, {"ask": "attest", "report_data": DATA})
+        messages.send(device._host, {"ask": "attest", "report_data": DATA, "number": 1})
         messages.send(
             device._host, {"directory": "/", "service": Service("model", "other").description(), "sites": []}
         )

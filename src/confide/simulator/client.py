@@ -10,6 +10,7 @@ from confide.attestation.attester import PlatformEvidence
 from confide.attestation.evidence import Endorsements, EvidencePart
 from confide.errors import EnclaveError
 from confide.simulator import messages
+from confide.tees.snp.wire import decode_report
 from confide.wire.fields import Fields
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class SimulatedDevice:
         connection.settimeout(timeout)
         self._connection = connection
         self._lock = threading.Lock()
+        self._number = 0
 
     def claim_level(self, level: int) -> None:
         """Say once, before any evidence, how this process is confined (0 to 3); evidence shows it as a claim.
@@ -47,6 +49,8 @@ class SimulatedDevice:
         fields.end()
         if not all(isinstance(item, bytes) for item in (*certificates, *crls)):
             raise EnclaveError("bad_state", "the simulated device gave no certificates", stage="device")
+        if decode_report(report).report_data != report_data:
+            raise EnclaveError("bad_state", "the simulated device signed other report data", stage="device")
         return PlatformEvidence(EvidencePart("snp", report), (), Endorsements(certificates, crls))
 
     def derive_key(self, label: bytes) -> bytes:
@@ -58,5 +62,6 @@ class SimulatedDevice:
 
     def _ask(self, question: dict[str, object]) -> Fields:
         with self._lock:
-            answer = messages.call(self._connection, question, limit=messages.MAX_WORKER)
+            self._number += 1
+            answer = messages.call(self._connection, question, number=self._number, limit=messages.MAX_WORKER)
         return Fields(answer, "device answer")

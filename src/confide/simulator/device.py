@@ -32,23 +32,33 @@ class Device:
         self._attested = False
 
     def answer(self, message: Mapping[Any, Any]) -> dict[str, object]:
-        """The answer to one question of the worker; an error of the taxonomy is an answer too."""
+        """The answer to one question of the worker, with its number; an error of the taxonomy is an answer too.
+
+        Raises ``malformed`` errors for a question without a number.
+        """
+        fields = Fields(message, "device question")
+        number = fields.integer("number", 0, (1 << 63) - 1)
         try:
-            fields = Fields(message, "device question")
-            question = fields.text("ask", 16)
-            if question == "attest":
-                answer = self._attest(fields.bytes_("report_data", 64))
-            elif question == "derive":
-                label = fields.bytes_("label", max_length=MAX_LABEL)
-                answer = {"key": self._chip.derive_key(label, manifest=self._manifest)}
-            elif question == "level":
-                answer = self._claim(fields.integer("level", 0, 3))
-            else:
-                raise MalformedError("unknown_format", "a simulated device does not answer this question")
-            fields.end()
+            answer = self._answer(fields)
         except ConfideError as error:
-            return messages.error_message(error)
-        return answer
+            answer = messages.error_message(error)
+        return {**answer, "number": number}
+
+    def _answer(self, fields: Fields) -> dict[str, object]:
+        question = fields.text("ask", 16)
+        if question == "attest":
+            report_data = fields.bytes_("report_data", 64)
+            fields.end()
+            return self._attest(report_data)
+        if question == "derive":
+            label = fields.bytes_("label", max_length=MAX_LABEL)
+            fields.end()
+            return {"key": self._chip.derive_key(label, manifest=self._manifest)}
+        if question == "level":
+            level = fields.integer("level", 0, 3)
+            fields.end()
+            return self._claim(level)
+        raise MalformedError("unknown_format", "a simulated device does not answer this question")
 
     def _claim(self, level: int) -> dict[str, object]:
         if self._level is not None or self._attested:

@@ -76,12 +76,22 @@ def _exactly(connection: socket.socket, count: int, *, may_end: bool) -> bytes |
     return b"".join(parts)
 
 
-def call(connection: socket.socket, message: Mapping[str, object], *, limit: int) -> dict[Any, Any]:
-    """Send one message and return the answer, or raise the error that it carries."""
-    send(connection, message)
+def call(
+    connection: socket.socket, message: Mapping[str, object], *, number: int, limit: int
+) -> dict[Any, Any]:
+    """Send one message and return the answer to it, or raise the error that it carries.
+
+    ``number`` is new for every question on a connection and comes back with the answer: one that belongs to another
+    question is ``enclave.bad_state``.
+    """
+    send(connection, {**message, "number": number})
     answer = receive(connection, limit=limit)
     if answer is None:
         raise EnclaveError("crashed", "the simulated device has ended", hint="launch again", stage="device")
+    if type(answer.get("number")) is not int or answer.pop("number") != number:
+        raise EnclaveError(
+            "bad_state", "the answer of the device belongs to another question", stage="device"
+        )
     raise_error(answer)
     return answer
 
