@@ -364,8 +364,8 @@ def read_error(status: int, body: bytes) -> ConfideError:
     text = message.get("error") if isinstance(message, dict) else None
     found = _ERROR_CODE.match(text) if isinstance(text, str) else None
     if found is None:
-        return ModelError(
-            "schema", f"the service answered with status {status} and no error that confide knows"
-        )
+        if status >= 500:
+            return EnclaveError("crashed", f"the service failed with status {status}", stage="service")
+        return ModelError("schema", f"the service refused with status {status}", stage="service")
     family, leaf = found[2].split(".")
     return _ERROR_CLASSES[family](leaf, found[1], stage="service", retryable=status == 503)
