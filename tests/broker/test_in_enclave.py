@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,9 +15,12 @@ from confide.broker.service import KeyBroker
 from confide.channel.client import AsyncClient, Client
 from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
+from confide.enclave.application import Application
 from confide.enclave.measure import measure
+from confide.enclave.service import BrokerAddress
 from confide.errors import ConfideError, EnclaveError
 from confide.host.enclave import Enclave as Launched
+from confide.host.enclave import State
 from confide.keys.broker_client import AsyncBrokerClient, BrokerClient
 from confide.keys.release import SecretName
 from confide.simulator.installation import Installation
@@ -133,3 +138,86 @@ def test_clients_work_the_same_over_an_asynchronous_channel(installed: Path, tmp
         service, simulator_directory=installed, state_directory=tmp_path / "state", storage=storage
     ) as enclave:
         asyncio.run(story(enclave.url))
+
+
+APP = """
+import hashlib
+
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    context = scope["state"]["confide"]
+    session = scope["extensions"]["confide"]["session"]
+    body = hashlib.sha256(context.secret("weights").reveal()).hexdigest() + " " + session.hex()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body.encode()})
+"""
+
+
+def until(enclave: Launched, *states: State) -> None:
+    """Wait until the enclave is in one of the states; the test fails if it never is."""
+    deadline = time.monotonic() + 30
+    while enclave.state not in states:
+        assert time.monotonic() < deadline, enclave.state
+        assert enclave.state not in {State.FAILED, State.STOPPED}, enclave.error
+        time.sleep(0.05)
+
+
+def ended(enclave: Launched) -> str:
+    """The code with which the enclave fails."""
+    until(enclave, State.FAILED)
+    assert enclave.error is not None
+    return enclave.error.code
+
+
+def test_kb_06_an_enclave_fetches_its_key_by_itself_renews_it_and_ends_when_it_is_revoked(
+    installed: Path, tmp_path: Path
+) -> None:
+    """Two enclaves, one broker: the host carries bytes between them, and loses the service when the owner says so."""
+    owner = SigningKey.generate()
+    root = Installation.open_or_create(installed)
+    broker_service = KeyBroker(BROKER, owners=[owner.public], anchors=[root.anchor], allow_simulated=True)
+    broker_policy = measure(broker_service)
+    consent: dict[str, Any] = {"extra_anchors": (root.anchor,), "allow_simulated": True}
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "keyed_app.py").write_text(APP)
+    (tmp_path / "storage").mkdir(mode=0o700)
+    places: dict[str, Any] = {"simulator_directory": installed, "state_directory": tmp_path / "state"}
+    with Launched.launch(broker_service, storage=tmp_path / "storage", **places) as broker_enclave:
+        service = Application(
+            "keyed_app:app",
+            id=TENANT,
+            code=[code / "keyed_app.py"],
+            egress=[broker_enclave.url.removeprefix("http://")],
+            secrets={"weights": owner.public},
+            broker=BrokerAddress(broker_enclave.url, broker_policy.to_toml()),
+        )
+        policy = measure(service)
+        with Client(broker_enclave.url, Verifier(broker_policy, **consent)) as http:
+            broker = BrokerClient(http)
+            with Launched.launch(service, **places) as enclave:  # Nobody has put the key yet.
+                assert ended(enclave) == "broker.denied"
+            broker.put(owner, SecretName("weights", 1), Secret(CANARY))
+            broker.set_policy(
+                owner,
+                tenant=TENANT,
+                secrets=[SecretName("weights", 1)],
+                appraisal=policy.to_toml().encode(),
+                lease_seconds=3,
+            )
+            with Launched.launch(service, **places) as enclave:
+                until(enclave, State.RUNNING)
+                with Client(enclave.url, Verifier(policy, **consent)) as client:
+                    digest, session = client.get("/").text.split()
+                    assert digest == hashlib.sha256(CANARY).hexdigest()
+                    assert len(session) == 64
+                    time.sleep(3.5)  # Longer than the lease: it was renewed.
+                    assert client.get("/").text.split()[0] == digest
+                broker.revoke(owner, tenant=TENANT)
+                assert ended(enclave) == "broker.denied"
+            kinds = [record.kind for record in broker.audit(owner).records]
+            assert kinds[:2] == ["put", "policy"]
+            assert kinds.count("release") >= 2
+            assert "release" not in kinds[kinds.index("revoke") :]

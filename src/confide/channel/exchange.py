@@ -49,8 +49,11 @@ async def send_status(send: Send, status: int) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def inner_scope(head: RequestHead, state: dict[str, Any]) -> dict[str, Any]:
-    """The ASGI scope for an authenticated request: nothing in it comes from outside the envelope."""
+def inner_scope(head: RequestHead, state: dict[str, Any], session: bytes = b"") -> dict[str, Any]:
+    """The ASGI scope for an authenticated request: nothing in it comes from outside the envelope.
+
+    ``extensions["confide"]["session"]`` is the session's sid (32 bytes), so that an application can tell peers apart.
+    """
     path, _, query = head.path.partition(b"?")
     return {
         "type": "http",
@@ -66,7 +69,7 @@ def inner_scope(head: RequestHead, state: dict[str, Any]) -> dict[str, Any]:
         "client": None,
         "server": (head.authority.decode("ascii"), 443),
         "state": state.copy(),
-        "extensions": {},
+        "extensions": {"confide": {"session": session}},
     }
 
 
@@ -107,7 +110,7 @@ class InnerExchange:
             return
         failure: BaseException | None = None
         try:
-            await application(inner_scope(head, state), self._receive, self._send)
+            await application(inner_scope(head, state, self._request.session), self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - whatever the application raises stays inside.
             failure = error
         try:

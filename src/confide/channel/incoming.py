@@ -140,6 +140,11 @@ class IncomingRequest:
             receipt=lambda: self._sign(transcript, response.status),
         )
 
+    @property
+    def session(self) -> bytes:
+        """The sid (32 bytes) of the session that the request came in; empty before its head has authenticated."""
+        return self._session.sid if self._committed and self._session is not None else b""
+
     def close(self) -> None:
         """The exchange is over."""
         if self._committed and self._session is not None:
