@@ -49,7 +49,7 @@ async def send_status(send: Send, status: int) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def inner_scope(head: RequestHead, state: dict[str, Any], session: bytes = b"") -> dict[str, Any]:
+def inner_scope(head: RequestHead, state: dict[str, Any], session: bytes) -> dict[str, Any]:
     """The ASGI scope for an authenticated request: nothing in it comes from outside the envelope.
 
     ``extensions["confide"]["session"]`` is the session's sid (32 bytes), so that an application can tell peers apart.
