@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import tempfile
@@ -102,6 +103,41 @@ def test_a_large_read_lands_in_the_callers_buffer(good: Sealed) -> None:
     with good.open() as file:
         file.read_into("canary_layer_0.weight", buffer)
     assert buffer == WEIGHTS
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd")
+def test_an_entry_in_an_anonymous_file_is_whole_and_cannot_be_changed(good: Sealed) -> None:
+    with good.open() as file:
+        for name, content in (("canary_layer_0.weight", WEIGHTS), ("empty", b"")):
+            descriptor = file.read_memfd(name, threads=2)
+            try:
+                assert os.read(descriptor, 1 << 20) == content
+                with pytest.raises(PermissionError):
+                    os.pwrite(descriptor, b"x", 0)
+                with pytest.raises(PermissionError):
+                    os.ftruncate(descriptor, len(content) + 1)
+            finally:
+                os.close(descriptor)
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memfd")
+def test_a_damaged_entry_leaves_no_anonymous_file(good: Sealed) -> None:
+    data = bytearray(good.data)
+    data[HEADER_BLOCK + 5] ^= 1
+    before = _descriptors()
+    code = ""
+    try:
+        with good.open(bytes(data)) as file:
+            file.read_memfd("graph")
+    except SealingError as error:
+        code = error.code
+    assert code == "sealing.integrity"
+    gc.collect()  # The traceback held the mapping.
+    assert _descriptors() == before
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_the_store_learns_neither_names_nor_shapes_nor_architecture(good: Sealed) -> None:

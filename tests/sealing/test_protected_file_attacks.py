@@ -243,11 +243,6 @@ def test_sea_05_an_index_that_contradicts_itself_is_refused(change: Any) -> None
     refused(_with_index(change), "sealing.integrity")
 
 
-def test_sea_06_a_key_of_another_measurement_does_not_open_it() -> None:
-    """What another measurement derives is another key; the commitment says so before anything is decrypted."""
-    refused(GOOD.data, "sealing.policy_mismatch", key=Secret(os.urandom(32)))
-
-
 def test_sea_12_full_chunks_cannot_be_cut_off_at_the_end_of_an_entry(tmp_path: Path) -> None:
     """A stream of whole chunks, cut at a chunk's border, with index and header to match: the last flag is missing."""
     whole = sealed(tmp_path, (Entry("a", WEIGHTS[: 2 * CHUNK]),))

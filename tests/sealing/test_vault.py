@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import multiprocessing
 import pickle  # noqa: TID251 - to show that it is refused
+import shutil
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from confide.crypto.secret import Secret
 from confide.errors import ConfigurationError, SealingError
 from confide.sealing.vault import Vault
+from confide.simulator.installation import Installation
+from confide.simulator.snp import Chip
 
 KEY = bytes(range(64))
 
@@ -127,6 +131,45 @@ def test_sea_02_an_older_file_is_a_rollback_while_the_vault_lives_and_declared_a
     file(tmp_path).chmod(0o600)
     assert make(tmp_path).get("a") == b"old"
     assert make(tmp_path).freshness == "none"
+
+
+def test_sea_03_a_fork_is_declared_and_not_detected(tmp_path: Path) -> None:
+    """Two copies go on from one state; each is whole, and each says that nothing anchors it."""
+    make(tmp_path / "one").put("a", b"0")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for fork in ("one", "two"):
+        make(tmp_path / fork).put("a", fork.encode())
+    for fork in ("one", "two"):
+        vault = make(tmp_path / fork)
+        assert (vault.get("a"), vault.version, vault.freshness) == (fork.encode(), 2, "none")
+
+
+@pytest.fixture(scope="module")
+def chip(tmp_path_factory: pytest.TempPathFactory) -> Chip:
+    return Chip.power_on(Installation.open_or_create(tmp_path_factory.mktemp("simulated") / "device"))
+
+
+def test_sea_06_another_measurement_does_not_open_what_this_one_sealed(tmp_path: Path, chip: Chip) -> None:
+    """Keys as the TEE derives them: the same label, three manifests, each for itself."""
+    manifests = [b"manifest", b"manifest 2", b"another"]
+    keys = [chip.derive_key(b"vault", manifest=manifest) for manifest in manifests]
+    make(tmp_path, key=keys[0]).put("a", b"1")
+    for other in keys[1:]:
+        with pytest.raises(SealingError) as error:
+            make(tmp_path, key=other)
+        assert error.value.code == "sealing.policy_mismatch"
+    again = chip.derive_key(b"vault", manifest=manifests[0])
+    assert make(tmp_path, key=again).get("a") == b"1"
+
+
+def test_sea_17_another_machine_does_not_open_a_copy(tmp_path: Path, chip: Chip) -> None:
+    """The same measurement on another installation of the simulated TEE derives another key."""
+    machine = dataclasses.replace(chip.installation, secret=Secret(bytes(32)))
+    other = dataclasses.replace(chip, installation=machine)
+    make(tmp_path, key=chip.derive_key(b"vault", manifest=b"m")).put("a", b"1")
+    with pytest.raises(SealingError) as error:
+        make(tmp_path, key=other.derive_key(b"vault", manifest=b"m"))
+    assert error.value.code == "sealing.policy_mismatch"
 
 
 def test_sea_04_a_vault_under_another_name_or_key_is_refused(tmp_path: Path) -> None:

@@ -2,13 +2,8 @@
 """A vault: small durable state sealed to one key.
 
 One file holds all of it, so that several values can change together and a store learns neither their number nor their
-names. Each write is a new file under a key of its own (HKDF over 32 fresh random bytes), so no nonce is ever used twice,
-whatever is cloned or restored:
-
-    magic "CFDVLT01" 8 | random 32 | version u64 | commitment 32 | ciphertext || tag
-    F = HKDF(salt = random, IKM = key, info = "confide/1 vault" || 0x00 || u32 length || name || u64 version, 64 bytes)
-    AES key = HKDF-Expand(F, "confide/1 vault key" || 0x00), commitment = HKDF-Expand(F, "confide/1 vault commitment" || 0x00)
-    plaintext = u32 n || CBOR {v, name, version, values} || zeros to the next multiple of 1024; nonce 12 zeros; AAD = the first 80 bytes
+names. Each write is a new file under a key of its own, so no nonce is ever used twice, whatever is cloned or restored.
+The format is ``docs/spec/vault.md``.
 
 A store that brings back an older file of the same vault is noticed while this object lives (``sealing.rollback``). After
 a restart it is not: ``freshness`` is "none" until there is an anchor.
