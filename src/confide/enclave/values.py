@@ -41,7 +41,7 @@ _MAX_DEPTH: Final = 24
 
 def encode(value: object) -> bytes:
     """One value; `ConfigurationError` for what has no place in a message."""
-    return cbor.encode(_plain(value, 0))
+    return cbor.encode(_plain(value, 0), floats=True)
 
 
 def decode(data: bytes, *, max_size: int) -> Any:
