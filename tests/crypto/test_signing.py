@@ -241,6 +241,18 @@ def test_ev_12_weak_and_unknown_public_keys_are_refused() -> None:
         assert code_of(signing.key_kind, spki(unknown)) == "not_genuine.unsupported_algorithm"
 
 
+def test_a_key_of_an_algorithm_that_nobody_knows_is_refused() -> None:
+    unknown = bytes.fromhex("300c300506032a03040303000102")
+
+    assert code_of(signing.key_kind, unknown) == "not_genuine.unsupported_algorithm"
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_seed_of_another_length_is_a_callers_mistake(size: int) -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        SigningKey.from_bytes(bytes(size))
+
+
 def _dsa_key() -> dsa.DSAPublicKey:
     numbers = dsa.DSAParameterNumbers(p=(1 << 2047) | 1, q=(1 << 255) | 1, g=2)
     return dsa.DSAPublicNumbers(4, numbers).public_key()

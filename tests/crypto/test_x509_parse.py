@@ -132,6 +132,8 @@ EV_22: dict[str, Callable[[], bytes]] = {
     "version 1": lambda: rebuilt(lambda parts: parts[1:7]),
     "version 2": lambda: with_part(0, bytes.fromhex("a003020101")),
     "version 4": lambda: with_part(0, bytes.fromhex("a003020103")),
+    "version that is an enumerated": lambda: with_part(0, bytes.fromhex("a0030a0102")),
+    "printable string with an at sign": lambda: with_part(5, name(b"a@b", 19)),
     "two versions": lambda: with_part(0, bytes.fromhex("a006020102020102")),
     "another algorithm inside": lambda: with_part(2, bytes.fromhex("300a06082a8648ce3d040302")),
     "NUL in the common name": lambda: with_part(5, name(b"good\0.evil")),

@@ -16,7 +16,7 @@ def decode(data: bytes) -> der.Element:
 
 @pytest.mark.parametrize(
     ("data", "value"),
-    [("020100", 0), ("02017f", 127), ("02020080", 128), ("0201ff", -1), ("0202ff7f", -129), ("0a0105", 5)],
+    [("020100", 0), ("02017f", 127), ("02020080", 128), ("0201ff", -1), ("0202ff7f", -129)],
 )
 def test_integers(data: str, value: int) -> None:
     assert decode(bytes.fromhex(data)).integer() == value
@@ -34,6 +34,12 @@ def test_integers(data: str, value: int) -> None:
 )
 def test_object_identifiers(data: str, text: str) -> None:
     assert decode(bytes.fromhex(data)).oid() == text
+
+
+def test_an_enumerated_is_no_integer() -> None:
+    assert decode(bytes.fromhex("0a0105")).enumerated() == 5
+    assert code_of(decode(bytes.fromhex("0a0105")).integer) == "malformed.non_canonical"
+    assert code_of(decode(bytes.fromhex("020105")).enumerated) == "malformed.non_canonical"
 
 
 def test_the_parts_of_a_sequence() -> None:
@@ -70,6 +76,7 @@ EV_22 = {
     "octet string in pieces": "2403040100",
     "UTF-8 string that is not": "0c01ff",
     "IA5 string that is not": "1601ff",
+    "printable string that is not": "130140",
     "UTCTime without Z": "170b32303031303130303030",
     "UTCTime with an offset": "1711" + b"200101000000+0100".hex(),
     "GeneralizedTime with a fraction": "1811" + b"20500101000000.5Z".hex(),
@@ -111,6 +118,7 @@ def test_another_type_than_the_one_asked_for_is_refused(data: str) -> None:
     element = decode(bytes.fromhex(data))
     questions = {
         "integer": {2},
+        "enumerated": {10},
         "octets": {4},
         "bits": {3},
         "boolean": {1},
@@ -133,5 +141,5 @@ def test_any_bytes_are_read_whole_or_refused(data: bytes) -> None:
         return
 
     assert top.encoded == data
-    for name in ("integer", "octets", "bits", "boolean", "oid", "ia5", "children"):
+    for name in ("integer", "enumerated", "octets", "bits", "boolean", "oid", "ia5", "children"):
         only_typed_errors(getattr(top, name))

@@ -21,6 +21,7 @@ __all__ = [
     "NULL",
     "OBJECT_IDENTIFIER",
     "OCTET_STRING",
+    "PRINTABLE_STRING",
     "SEQUENCE",
     "SET",
     "UTF8_STRING",
@@ -29,13 +30,14 @@ __all__ = [
 ]
 
 BOOLEAN, INTEGER, BIT_STRING, OCTET_STRING, NULL, OBJECT_IDENTIFIER = 1, 2, 3, 4, 5, 6
-ENUMERATED, UTF8_STRING, IA5_STRING = 10, 12, 22
+ENUMERATED, UTF8_STRING, PRINTABLE_STRING, IA5_STRING = 10, 12, 19, 22
 SEQUENCE, SET = 0x30, 0x31
 
 _MAX_DEPTH = 24
 # A list of 60,000 revoked certificates has about so many; each costs a hundred times its two bytes in memory.
 _MAX_ELEMENTS = 200_000
 _UTC_TIME, _GENERALIZED_TIME = 23, 24
+_PRINTABLE = re.compile(rb"[A-Za-z0-9 '()+,./:=?-]*")
 _TIMES = {_UTC_TIME: re.compile(rb"\d{12}Z"), _GENERALIZED_TIME: re.compile(rb"\d{14}Z")}
 
 
@@ -80,10 +82,12 @@ class Element:
         return self._children
 
     def integer(self) -> int:
-        """The value of an INTEGER (or ENUMERATED) of any sign."""
-        if self.tag not in {INTEGER, ENUMERATED}:
-            raise self._refuse("an integer was expected")
-        return int.from_bytes(self.content, "big", signed=True)
+        """The value of an INTEGER of any sign."""
+        return int.from_bytes(self.expect(INTEGER).content, "big", signed=True)
+
+    def enumerated(self) -> int:
+        """The value of an ENUMERATED."""
+        return int.from_bytes(self.expect(ENUMERATED).content, "big", signed=True)
 
     def octets(self) -> bytes:
         """The contents of an OCTET STRING."""
@@ -221,6 +225,8 @@ def _primitive_is_der(tag: int, content: bytes) -> bool:
         except UnicodeDecodeError:
             return False
         return True
+    if tag == PRINTABLE_STRING:
+        return _PRINTABLE.fullmatch(content) is not None
     if tag == IA5_STRING:
         return content.isascii()
     if tag in _TIMES:
