@@ -407,7 +407,6 @@ CHECKS: list[tuple[Any, str]] = [
     (appraise, "_signers"),
     (appraise, "_tcb"),
     (appraise, "trustworthiness"),
-    (appraise, "describe"),
     (endorse, "anchors"),
     (verifier, "_service"),
     (verifier, "_binding"),

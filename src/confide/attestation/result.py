@@ -11,6 +11,7 @@ import enum
 from dataclasses import InitVar, dataclass, fields
 from typing import TYPE_CHECKING, Literal
 
+from confide.attestation import schemes
 from confide.errors import (
     AttestationError,
     ConfigurationError,
@@ -22,7 +23,6 @@ from confide.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from datetime import datetime, timedelta
 
     from confide.attestation.claims import Claims
@@ -108,7 +108,6 @@ class AttestationResult:
     vector: Vector
     reasons: tuple[Reason, ...]
     claims: Claims
-    described: Mapping[str, object]
     key_material: KeyMaterial | None
     kid: bytes | None
     evidence: Evidence
@@ -137,7 +136,7 @@ class AttestationResult:
             "simulated": self.simulated,
             "tier": self.tier.name.lower(),
             "reasons": [_reason_json(reason) for reason in self.reasons],
-            "claims": dict(self.described),
+            "claims": dict(schemes.scheme(self.tee).appraise.describe(self.claims)),
             "vector": self.vector.to_json(),
             "checks": [
                 {"name": check.name, "outcome": check.outcome, "detail": check.detail}
@@ -157,7 +156,6 @@ def accepted(
     vector: Vector,
     notes: tuple[Reason, ...],
     claims: Claims,
-    described: Mapping[str, object],
     key_material: KeyMaterial | None,
     kid: bytes | None,
     evidence: Evidence,
@@ -174,7 +172,6 @@ def accepted(
         vector=vector,
         reasons=notes,
         claims=claims,
-        described=described,
         key_material=key_material,
         kid=kid,
         evidence=evidence,

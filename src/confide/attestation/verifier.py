@@ -160,7 +160,6 @@ class Verifier:
             vector=_simulated(scheme.appraise.trustworthiness(claims, reference), claims),
             notes=_notes(claims, reference, freshness),
             claims=claims,
-            described=scheme.appraise.describe(claims),
             key_material=material,
             kid=None if evidence.key_material is None else kid(evidence.key_material),
             evidence=evidence,

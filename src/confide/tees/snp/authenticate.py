@@ -93,7 +93,7 @@ def authenticate(
     (1, 2), NotGenuine (1 to 8), EndorsementsMissing (2, and 5 if ``require_revocation``).
     """
     report = wire.decode_report(data)
-    anchored = _Anchors.of(anchors)
+    anchored = _sorted(anchors)
     key, others = _find_key_certificate(report, endorsements, anchored, at)
     found = _Findings()
     found.run(lambda: _verify_signature(key.certificate, data, report))
@@ -163,31 +163,49 @@ def _parsed(der: bytes) -> x509.Certificate:
     return x509.Certificate.from_der(der)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Anchors:
     """Trust anchors, sorted into roots (self-issued) and the CAs that are pinned with them."""
 
     roots: dict[bytes, TrustAnchor]
     certificates: dict[bytes, x509.Certificate]
 
-    @classmethod
-    def of(cls, anchors: tuple[TrustAnchor, ...]) -> _Anchors:
-        certificates = {
-            der: _parsed(der) for anchor in anchors if anchor.tee == "snp" for der in anchor.certificates
-        }
-        roots = {
-            der: anchor
-            for anchor in anchors
-            if anchor.tee == "snp"
-            for der in anchor.certificates
-            if certificates[der].subject_der == certificates[der].issuer_der
-        }
-        if not roots:
-            raise NotGenuine("no_trusted_roots", "there is no trusted root for SEV-SNP", stage="endorsement")
-        return cls(roots, certificates)
+    @property
+    def root_certificates(self) -> list[x509.Certificate]:
+        return [certificate for der, certificate in self.certificates.items() if der in self.roots]
+
+    @property
+    def authorities(self) -> list[x509.Certificate]:
+        return [certificate for der, certificate in self.certificates.items() if der not in self.roots]
 
     def anchor_of(self, chain: tuple[x509.Certificate, ...]) -> TrustAnchor:
         return self.roots[chain[-1].der]
+
+
+@functools.lru_cache(maxsize=16)
+def _sorted(anchors: tuple[TrustAnchor, ...]) -> _Anchors:
+    of_snp = [anchor for anchor in anchors if anchor.tee == "snp"]
+    certificates = {der: _parsed(der) for anchor in of_snp for der in anchor.certificates}
+    roots = {
+        der: anchor
+        for anchor in of_snp
+        for der in anchor.certificates
+        if certificates[der].subject_der == certificates[der].issuer_der
+    }
+    if not roots:
+        raise NotGenuine("no_trusted_roots", "there is no trusted root for SEV-SNP", stage="endorsement")
+    return _Anchors(roots, certificates)
+
+
+@functools.lru_cache(maxsize=256)
+def _known(
+    _leaf: bytes, _others: tuple[bytes, ...], _anchored: _Anchors
+) -> list[tuple[tuple[x509.Certificate, ...], datetime, datetime]]:
+    """The memory of one question about a chain: the path found, and when all of it is valid, or nothing yet.
+
+    Signatures do not change with time; validity is judged anew for each time that is asked about.
+    """
+    return []
 
 
 def _find_key_certificate(
@@ -263,14 +281,14 @@ def _verify_chain(
     key: endorse.KeyCertificate, others: list[x509.Certificate], anchored: _Anchors, at: datetime
 ) -> tuple[x509.Certificate, ...]:
     """Step 4."""
-    roots = [anchored.certificates[der] for der in anchored.roots]
-    pinned = [certificate for der, certificate in anchored.certificates.items() if der not in anchored.roots]
-    issuers = [*roots, *pinned, *others]
-    if not any(issuer.subject_der == key.certificate.issuer_der for issuer in issuers):
-        raise NotGenuine(
-            "untrusted_root", "no pinned authority has issued the chip's certificate", stage="endorsement"
-        )
-    chain = x509.verify_chain(key.certificate, [*pinned, *others], roots, at=at)
+    known = _known(key.certificate.der, tuple(one.der for one in others), anchored)
+    if known and known[0][1] <= at <= known[0][2]:
+        chain = known[0][0]
+    else:
+        chain = _build_chain(key.certificate, others, anchored, at)
+        first = max(certificate.not_before for certificate in chain)
+        last = min(certificate.not_after for certificate in chain)
+        known[:] = [(chain, first, last)]
     if len(chain) != 3:
         raise NotGenuine(
             "chain_invalid", "the chip's certificate is not issued by an ASK or ASVK", stage="endorsement"
@@ -279,6 +297,18 @@ def _verify_chain(
     if _common_name(chain[1]).startswith("SEV-VLEK-") != (key.kind == "vlek"):
         raise NotGenuine("chain_invalid", "the CA is not the one for this kind of key", stage="endorsement")
     return chain
+
+
+def _build_chain(
+    leaf: x509.Certificate, others: list[x509.Certificate], anchored: _Anchors, at: datetime
+) -> tuple[x509.Certificate, ...]:
+    intermediates = [*anchored.authorities, *others]
+    roots = anchored.root_certificates
+    if not any(issuer.subject_der == leaf.issuer_der for issuer in (*roots, *intermediates)):
+        raise NotGenuine(
+            "untrusted_root", "no pinned authority has issued the chip's certificate", stage="endorsement"
+        )
+    return x509.verify_chain(leaf, intermediates, roots, at=at)
 
 
 def _common_name(certificate: x509.Certificate) -> str:
@@ -362,19 +392,16 @@ _Tcbs = tuple[endorse.Tcb, endorse.Tcb, endorse.Tcb, endorse.Tcb]
 
 def _read_tcbs(key: endorse.KeyCertificate, report: wire.Report) -> _Tcbs:
     """Reported, current, committed and launch TCB in the layout of the certificate's product."""
+    values = (report.reported_tcb, report.current_tcb, report.committed_tcb, report.launch_tcb)
     try:
-        return (
-            endorse.read_tcb(report.reported_tcb, key.product),
-            endorse.read_tcb(report.current_tcb, key.product),
-            endorse.read_tcb(report.committed_tcb, key.product),
-            endorse.read_tcb(report.launch_tcb, key.product),
-        )
+        read = {value: endorse.read_tcb(value, key.product) for value in set(values)}
     except MalformedError:
         raise NotGenuine(
             "tcb_mismatch",
             "a TCB in the report is not in the layout of the certificate's product",
             stage="tcb",
         ) from None
+    return read[values[0]], read[values[1]], read[values[2]], read[values[3]]
 
 
 def _compare_tcb(key: endorse.KeyCertificate, reported: endorse.Tcb) -> list[Reason]:
