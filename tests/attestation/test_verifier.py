@@ -621,6 +621,16 @@ def test_sim_03_simulated_evidence_needs_both_consents_and_is_never_affirming() 
     assert result.reasons[0].code == "note.simulated"
 
 
+def test_sim_03_a_root_that_is_given_twice_is_simulated_if_one_of_them_says_so() -> None:
+    root = snp.authority()
+
+    for anchors in (
+        (root.anchor(), root.anchor(simulated=True)),
+        (root.anchor(simulated=True), root.anchor()),
+    ):
+        assert snp.verify(snp.mint(), anchors=anchors, allow_simulated=True).simulated
+
+
 def test_sim_03_consent_to_simulation_changes_nothing_for_hardware() -> None:
     result = snp.verify(snp.mint(), allow_simulated=True)
 

@@ -184,7 +184,10 @@ class _Anchors:
 
 @functools.lru_cache(maxsize=16)
 def _sorted(anchors: tuple[TrustAnchor, ...]) -> _Anchors:
-    of_snp = [anchor for anchor in anchors if anchor.tee == "snp"]
+    # Simulated ones last: a root that stands in both kinds of anchor counts as simulated.
+    of_snp = sorted(
+        (anchor for anchor in anchors if anchor.tee == "snp"), key=lambda anchor: anchor.simulated
+    )
     certificates = {der: _parsed(der) for anchor in of_snp for der in anchor.certificates}
     roots = {
         der: anchor
