@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,11 @@ class Answer:
     err: str
 
 
+Confide = Callable[..., Answer]
+
+
 @pytest.fixture
-def confide(capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def confide(capsys: pytest.CaptureFixture[str]) -> Confide:
     def run(*arguments: object) -> Answer:
         code = 0
         try:
@@ -66,8 +70,8 @@ SAMPLES = [
 
 
 @pytest.mark.parametrize(("sample", "day", "reference", "top", "code", "reason"), SAMPLES)
-def test_each_sample_gets_its_documented_verdict(  # type: ignore[no-untyped-def]
-    confide,
+def test_each_sample_gets_its_documented_verdict(
+    confide: Confide,
     shared: Path,
     tmp_path: Path,
     sample: str,
@@ -107,7 +111,9 @@ def test_every_sample_with_a_report_is_in_the_table(shared: Path) -> None:
     assert with_report == {sample for sample, *_ in SAMPLES}
 
 
-def test_without_the_chip_s_certificate_nothing_is_decided(confide, shared: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_without_the_chip_s_certificate_nothing_is_decided(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
     report = shared / "evidence" / "sev-snp" / "genoa-v3.report.bin"
 
     answer = confide("verify", report, "--policy", policy(tmp_path), "--at", "2026-06-01T00:00:00Z")
@@ -118,8 +124,8 @@ def test_without_the_chip_s_certificate_nothing_is_decided(confide, shared: Path
 
 
 def test_a_refusal_is_said_in_words_with_its_code_and_a_hint_and_no_traceback(
-    confide, shared: Path, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
     folder = shared / "evidence" / "sev-snp"
 
     answer = confide(
@@ -134,7 +140,7 @@ def test_a_refusal_is_said_in_words_with_its_code_and_a_hint_and_no_traceback(
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"\0" * 1183, b"\0" * 1184, b"\xff" * 5000, b"\xa1" * 70_000])
-def test_bytes_that_are_no_evidence_are_not_genuine(confide, tmp_path: Path, content: bytes) -> None:  # type: ignore[no-untyped-def]
+def test_bytes_that_are_no_evidence_are_not_genuine(confide: Confide, tmp_path: Path, content: bytes) -> None:
     evidence = tmp_path / "evidence"
     evidence.write_bytes(content)
 
@@ -156,8 +162,8 @@ def test_bytes_that_are_no_evidence_are_not_genuine(confide, tmp_path: Path, con
     ],
 )
 def test_a_policy_that_says_nothing_or_something_unknown_is_refused(
-    confide, tmp_path: Path, text: str, code: str
-) -> None:  # type: ignore[no-untyped-def]
+    confide: Confide, tmp_path: Path, text: str, code: str
+) -> None:
     evidence = tmp_path / "evidence"
     evidence.write_bytes(bytes(1184))
 
@@ -168,7 +174,7 @@ def test_a_policy_that_says_nothing_or_something_unknown_is_refused(
 
 
 @pytest.mark.parametrize("given", [["--allow-simulated"], ["--anchor", "local"]])
-def test_one_consent_to_simulation_is_not_enough(confide, tmp_path: Path, given: list[str]) -> None:  # type: ignore[no-untyped-def]
+def test_one_consent_to_simulation_is_not_enough(confide: Confide, tmp_path: Path, given: list[str]) -> None:
     evidence = tmp_path / "evidence"
     evidence.write_bytes(bytes(1184))
 
@@ -179,14 +185,14 @@ def test_one_consent_to_simulation_is_not_enough(confide, tmp_path: Path, given:
 
 
 @pytest.mark.parametrize("at", ["yesterday", "2026-06-01T00:00:00", "2026-13-01T00:00:00Z"])
-def test_a_time_that_means_nothing_certain_is_refused(confide, tmp_path: Path, at: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_time_that_means_nothing_certain_is_refused(confide: Confide, tmp_path: Path, at: str) -> None:
     evidence = tmp_path / "evidence"
     evidence.write_bytes(bytes(1184))
 
     assert confide("verify", evidence, "--policy", policy(tmp_path), "--at", at).code == 2
 
 
-def test_inspect_decodes_and_says_that_it_trusts_nothing(confide, shared: Path) -> None:  # type: ignore[no-untyped-def]
+def test_inspect_decodes_and_says_that_it_trusts_nothing(confide: Confide, shared: Path) -> None:
     answer = confide("inspect", shared / "evidence" / "sev-snp" / "turin-v5.report.bin")
 
     assert answer.code == 0
@@ -195,7 +201,7 @@ def test_inspect_decodes_and_says_that_it_trusts_nothing(confide, shared: Path) 
     assert "6d6c354511d6f7c6d7504668903dc5bd" in answer.out
 
 
-def test_attest_without_a_tee_is_an_error_and_never_simulated(confide) -> None:  # type: ignore[no-untyped-def]
+def test_attest_without_a_tee_is_an_error_and_never_simulated(confide: Confide) -> None:
     answer = confide("attest", "--report-data", "00" * 64)
 
     assert answer.code == 1

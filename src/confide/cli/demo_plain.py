@@ -10,6 +10,8 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from confide.frameworks.table import adapter
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
@@ -20,12 +22,11 @@ class PlainServer:
     """Runs the model on raw int32 rows that come as bodies, and keeps an access log as servers do."""
 
     def __init__(self, model: bytes, log: Path) -> None:
-        import onnxruntime
-
-        onnxruntime.set_default_logger_severity(3)
-        self._model = model
-        self._session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        onnx = adapter("onnx")
+        self._model = onnx.load(onnx.dump(model))
+        self._input, self._output = (
+            specs[0].name for specs in (self._model.description.inputs, self._model.description.outputs)
+        )
         self._log = log
 
     async def __call__(
@@ -46,7 +47,7 @@ class PlainServer:
             more = message.get("more_body", False)
         self._log.write_text(f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}\n")
         row = np.frombuffer(body, dtype="<i4").reshape(1, -1)
-        scores = self._session.run(None, {self._input: row})[0]
+        scores = self._model.prepare({self._input: row}, (self._output,))()[self._output]
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": json.dumps(scores.tolist()).encode()})
 
