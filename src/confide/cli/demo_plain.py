@@ -23,7 +23,7 @@ class PlainServer:
 
     def __init__(self, model: bytes, log: Path) -> None:
         onnx = adapter("onnx")
-        self._model = onnx.load(onnx.dump(model))
+        self._model = onnx.load({part.name: part.data for part in onnx.dump(model)})
         self._input, self._output = (
             specs[0].name for specs in (self._model.description.inputs, self._model.description.outputs)
         )
