@@ -35,8 +35,8 @@ test: $(VENV)/.dev ## the tests
 test-slow: $(VENV)/.dev ## the tests that take longer than ten seconds each
 	$(BIN)/python -m pytest -q -m slow
 
-test-optimized: $(VENV)/.dev ## the security tests again, without any assert statement in force in src
-	$(BIN)/python -OO -m pytest -q -m "not slow" -p no:randomly tests/optimized
+test-optimized: $(VENV)/.dev ## what decides trust, again under python -OO, which removes assert statements
+	$(BIN)/python -OO -m pytest -q -m "not slow" tests/wire tests/crypto tests/ledger tests/attestation tests/tees tests/channel tests/sealing tests/keys tests/broker
 
 check: lint types layers docs ## lint, types, layering and docs
 
