@@ -84,11 +84,14 @@ class Vector:
     @property
     def tier(self) -> Tier:
         """The worst tier among the claims that are made; ``NONE`` where none is."""
-        return max(Tier.of(value) for value in self.to_json().values())
+        return max(Tier.of(getattr(self, name)) for name in _CLAIMS)
 
     def to_json(self) -> dict[str, int]:
         """The claims by EAR's names."""
-        return {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
+        return {name.replace("_", "-"): getattr(self, name) for name in _CLAIMS}
+
+
+_CLAIMS = tuple(field.name for field in fields(Vector))
 
 
 _WITNESS = object()

@@ -167,19 +167,13 @@ def _parsed(der: bytes) -> x509.Certificate:
 class _Anchors:
     """Trust anchors, sorted into roots (self-issued) and the CAs that are pinned with them."""
 
-    roots: dict[bytes, TrustAnchor]
-    certificates: dict[bytes, x509.Certificate]
-
-    @property
-    def root_certificates(self) -> list[x509.Certificate]:
-        return [certificate for der, certificate in self.certificates.items() if der in self.roots]
-
-    @property
-    def authorities(self) -> list[x509.Certificate]:
-        return [certificate for der, certificate in self.certificates.items() if der not in self.roots]
+    by_root: dict[bytes, TrustAnchor]
+    roots: tuple[x509.Certificate, ...]
+    authorities: tuple[x509.Certificate, ...]
+    known: frozenset[bytes]
 
     def anchor_of(self, chain: tuple[x509.Certificate, ...]) -> TrustAnchor:
-        return self.roots[chain[-1].der]
+        return self.by_root[chain[-1].der]
 
 
 @functools.lru_cache(maxsize=16)
@@ -189,15 +183,20 @@ def _sorted(anchors: tuple[TrustAnchor, ...]) -> _Anchors:
         (anchor for anchor in anchors if anchor.tee == "snp"), key=lambda anchor: anchor.simulated
     )
     certificates = {der: _parsed(der) for anchor in of_snp for der in anchor.certificates}
-    roots = {
+    by_root = {
         der: anchor
         for anchor in of_snp
         for der in anchor.certificates
         if certificates[der].subject_der == certificates[der].issuer_der
     }
-    if not roots:
+    if not by_root:
         raise NotGenuine("no_trusted_roots", "there is no trusted root for SEV-SNP", stage="endorsement")
-    return _Anchors(roots, certificates)
+    return _Anchors(
+        by_root,
+        tuple(certificate for der, certificate in certificates.items() if der in by_root),
+        tuple(certificate for der, certificate in certificates.items() if der not in by_root),
+        frozenset(certificates),
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -230,7 +229,7 @@ def _find_key_certificate(
     others: list[x509.Certificate] = []
     unreadable: ConfideError | None = None
     for der in endorsements.certificates:
-        if der in anchored.certificates:
+        if der in anchored.known:
             continue
         certificate = _parsed(der)
         if not endorse.is_key_certificate(certificate):
@@ -288,30 +287,31 @@ def _verify_chain(
     if known and known[0][1] <= at <= known[0][2]:
         chain = known[0][0]
     else:
-        chain = _build_chain(key.certificate, others, anchored, at)
+        chain = _build_chain(key.certificate, key.kind, others, anchored, at)
         first = max(certificate.not_before for certificate in chain)
         last = min(certificate.not_after for certificate in chain)
         known[:] = [(chain, first, last)]
+    return chain
+
+
+def _build_chain(
+    leaf: x509.Certificate, kind: str, others: list[x509.Certificate], anchored: _Anchors, at: datetime
+) -> tuple[x509.Certificate, ...]:
+    # A path has three certificates, so that of the pinned CAs only the issuer of the leaf can be in it.
+    pinned = [one for one in anchored.authorities if one.subject_der == leaf.issuer_der]
+    if not pinned and not any(one.subject_der == leaf.issuer_der for one in (*anchored.roots, *others)):
+        raise NotGenuine(
+            "untrusted_root", "no pinned authority has issued the chip's certificate", stage="endorsement"
+        )
+    chain = x509.verify_chain(leaf, [*pinned, *others], anchored.roots, at=at)
     if len(chain) != 3:
         raise NotGenuine(
             "chain_invalid", "the chip's certificate is not issued by an ASK or ASVK", stage="endorsement"
         )
     # Both CAs are AMD's and look alike but for their names; each may certify its own kind of key only.
-    if _common_name(chain[1]).startswith("SEV-VLEK-") != (key.kind == "vlek"):
+    if _common_name(chain[1]).startswith("SEV-VLEK-") != (kind == "vlek"):
         raise NotGenuine("chain_invalid", "the CA is not the one for this kind of key", stage="endorsement")
     return chain
-
-
-def _build_chain(
-    leaf: x509.Certificate, others: list[x509.Certificate], anchored: _Anchors, at: datetime
-) -> tuple[x509.Certificate, ...]:
-    intermediates = [*anchored.authorities, *others]
-    roots = anchored.root_certificates
-    if not any(issuer.subject_der == leaf.issuer_der for issuer in (*roots, *intermediates)):
-        raise NotGenuine(
-            "untrusted_root", "no pinned authority has issued the chip's certificate", stage="endorsement"
-        )
-    return x509.verify_chain(leaf, intermediates, roots, at=at)
 
 
 def _common_name(certificate: x509.Certificate) -> str:

@@ -8,7 +8,7 @@ the addresses are for ``tees.fetch``.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -60,8 +60,15 @@ class Tcb:
 
     def to_json(self) -> dict[str, int]:
         """The levels by name, without those that the product does not have."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        values = {
+            "bootloader": self.bootloader,
+            "tee": self.tee,
+            "snp": self.snp,
+            "microcode": self.microcode,
+        }
+        if self.fmc is not None:
+            values["fmc"] = self.fmc
+        return values
 
     def below(self, floor: Mapping[str, int]) -> tuple[str, ...]:
         """The names of the levels that are lower than in ``floor``, each compared for itself. A level that this product

@@ -239,7 +239,7 @@ class GuestPolicy:
 
     def has(self, name: str) -> bool:
         """Whether the named bit is set."""
-        return _has(self.BITS, self.value, name)
+        return bool(self.value & _POLICY_MASKS[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +262,7 @@ class PlatformInfo:
 
     def has(self, name: str) -> bool:
         """Whether the named bit is set."""
-        return _has(self.BITS, self.value, name)
+        return bool(self.value & _PLATFORM_MASKS[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,16 +291,10 @@ class KeyInfo:
         return (self.value >> 2) & 7
 
 
-def _has(bits: tuple[Bits, ...], value: int, name: str) -> bool:
-    return any(bit.name == name and value >> bit.position & 1 for bit in bits)
-
-
-def _mask(bits: tuple[Bits, ...]) -> int:
-    return sum(1 << bit.position for bit in bits)
-
-
-_POLICY_KNOWN: Final = 0xFFFF | GuestPolicy.RESERVED_MUST_BE_ONE | _mask(GuestPolicy.BITS)
-_PLATFORM_KNOWN: Final = _mask(PlatformInfo.BITS)
+_POLICY_MASKS: Final = {bit.name: 1 << bit.position for bit in GuestPolicy.BITS}
+_PLATFORM_MASKS: Final = {bit.name: 1 << bit.position for bit in PlatformInfo.BITS}
+_POLICY_KNOWN: Final = 0xFFFF | GuestPolicy.RESERVED_MUST_BE_ONE | sum(_POLICY_MASKS.values())
+_PLATFORM_KNOWN: Final = sum(_PLATFORM_MASKS.values())
 _KEY_INFO_KNOWN: Final = 0x1F
 
 
