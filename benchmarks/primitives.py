@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 
+from benchmarks import harness
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from benchmarks import harness
 from confide.crypto.aead import Aead
 
 
