@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from confide.host.enclave import Enclave
     from confide.sealing.vault import Vault
     from confide.serving.model_service import ModelService
-    from confide.serving.protecting import protect_for_service as protect
+    from confide.serving.protecting import protect
 
 __all__ = [
     "Application",
@@ -53,7 +53,7 @@ _PLACES = {
     "ModelService": "serving.model_service:ModelService",
     "Vault": "sealing.vault:Vault",
     "Verifier": "attestation.verifier:Verifier",
-    "protect": "serving.protecting:protect_for_service",
+    "protect": "serving.protecting:protect",
 }
 
 

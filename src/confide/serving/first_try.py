@@ -17,7 +17,6 @@ from confide.errors import ConfigurationError
 from confide.host.enclave import Enclave
 from confide.keys.identity import Identity
 from confide.keys.keyring import Keyring
-from confide.keys.unlock import unlock
 from confide.serving.protecting import Protected, name_of, protect_for_service
 from confide.simulator import anchor
 
@@ -156,8 +155,7 @@ def serve(
         verifier = Verifier(
             protected.policy, extra_anchors=(anchor(simulator_directory),), allow_simulated=True
         )
-        key = keyring.get(protected.key.name, protected.key.version)
-        done = unlock(enclave.url, verifier=verifier, secrets={key.name: key.secret}, identity=identity)
+        done = protected.unlock(enclave.url, verifier)
         enclave.wait_until("running", timeout=_START)
         on_failure.pop_all()
     return FirstTry(enclave, name, folder, identity, protected, done.result)

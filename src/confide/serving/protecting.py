@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``confide protect``: encrypt a model or data so that only enclaves of one measured service can open it.
+"""``protect``: encrypt a model or data so that only enclaves of one measured service can open it.
 
     1. look at the content, and refuse a model that the enclave would refuse;
     2. read the service, or make one for this model;
     3. measure it: the policy that admits exactly this service is an output, not something to be typed;
     4. make a new version of the data key in the owner's keyring;
-    5. write the protected file, signed by the owner, and the policy.
+    5. write the protected file, signed by the owner.
 
 Nothing is written before 1 to 3 have passed. The plain content never leaves this process and is not copied to disk.
 """
@@ -13,13 +13,15 @@ Nothing is written before 1 to 3 have passed. The plain content never leaves thi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from confide.enclave.measure import measure
 from confide.enclave.service import Service
 from confide.errors import ConfigurationError, ModelError
 from confide.frameworks.table import adapter, recognise
+from confide.keys.identity import Identity
 from confide.keys.keyring import Keyring
 from confide.sealing.protected_file import Entry, write
 from confide.serving.model_service import ModelService
@@ -27,14 +29,15 @@ from confide.serving.settings import ModelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from confide.attestation.policy import AppraisalPolicy
-    from confide.keys.identity import Identity
+    from confide.attestation.verifier import Verifier
+    from confide.keys.keyring import DataKey
     from confide.keys.release import SecretName
+    from confide.keys.unlock import UnlockResult
     from confide.sealing.protected_file import Progress
 
-__all__ = ["DATA_ENTRY", "Protected", "name_of", "protect_for_service"]
+__all__ = ["DATA_ENTRY", "Protected", "name_of", "protect", "protect_for_service"]
 
 DATA_ENTRY: Final = "data"
 """The one entry of a protected file that is not a model."""
@@ -45,12 +48,31 @@ _UNFIT: Final = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Protected:
-    """What was made: the file under ``key``, for ``service`` (new if ``service_written``), which ``policy`` admits."""
+    """What was made: ``output`` under ``data_key``, for ``service`` (new if ``service_written``), which ``policy`` admits."""
 
     service: Service
     service_written: bool
     policy: AppraisalPolicy
-    key: SecretName
+    output: Path
+    data_key: DataKey
+    identity: Identity
+
+    @property
+    def key(self) -> SecretName:
+        """Name and version of the data key."""
+        return self.data_key.name
+
+    def unlock(self, url: str, verifier: Verifier, *, lease: int = 0) -> UnlockResult:
+        """Hand the data key to the enclave at ``url`` if ``verifier`` accepts it; see ``confide.keys.unlock``."""
+        from confide.keys.unlock import unlock
+
+        return unlock(
+            url,
+            verifier=verifier,
+            secrets={self.data_key.name: self.data_key.secret},
+            identity=self.identity,
+            lease=lease,
+        )
 
 
 def name_of(path: Path) -> str:
@@ -61,6 +83,39 @@ def name_of(path: Path) -> str:
             "invalid", "the file's name makes no name for the key", hint="choose one with --name"
         )
     return name
+
+
+def protect(
+    content: Path | str,
+    service: Service,
+    output: Path | str,
+    *,
+    name: str | None = None,
+    identity: Identity | None = None,
+    keyring: Keyring | None = None,
+    tee: str = "simulated",
+    progress: Progress | None = None,
+) -> Protected:
+    """Encrypt the file ``content`` into ``output``, so that only enclaves measured as ``service`` get its key.
+
+    For a model service the content is a model of the format that its options say, checked as the enclave will check it;
+    for any other kind it is data, and becomes the one entry ``data``. ``name`` is that of key and file, one of the
+    service's ``models``; by default the only one that the service pins to this owner. ``identity`` and ``keyring`` are
+    by default this user's own. ``progress`` is called with the bytes done and the total.
+
+    Raises ModelError for a model that is refused, ConfigurationError for a service that does not fit, EnclaveError
+    ``unmeasured`` for one that cannot be measured, SealingError for storage.
+    """
+    return _protect(
+        *_entries(Path(content), as_model=service.kind == "model"),
+        service,
+        Path(output),
+        name=name,
+        identity=Identity.open_or_create() if identity is None else identity,
+        keyring=Keyring() if keyring is None else keyring,
+        tee=tee,
+        progress=progress,
+    )
 
 
 def protect_for_service(
@@ -76,13 +131,9 @@ def protect_for_service(
     keyring: Keyring | None = None,
     progress: Progress | None = None,
 ) -> Protected:
-    """Protect the file ``content`` for the service of ``service_path``, which is made (for a model) if it does not exist.
+    """``protect`` with service and policy as files: the service of ``service_path`` is read, or made for a model and written.
 
-    ``name`` is that of key and file, and is one of the service's ``models``; by default the only one that the service
-    pins to this owner, or made from the file's own name. ``progress`` is called with the bytes done and the total.
-
-    Raises ModelError for a model that is refused, ConfigurationError for a service that does not fit, EnclaveError
-    ``unmeasured`` for one that cannot be measured, SealingError for storage.
+    Raises what ``protect`` raises; then neither file is written.
     """
     existing = service_path.exists()
     service = Service.from_toml(service_path) if existing else None
@@ -91,11 +142,40 @@ def protect_for_service(
         service = ModelService(
             name or name_of(content), owner=identity.public, id=service_id, format=metadata["format"]
         )
+    done = _protect(
+        entries,
+        metadata,
+        service,
+        output,
+        name=name,
+        identity=identity,
+        keyring=Keyring() if keyring is None else keyring,
+        tee=tee,
+        progress=progress,
+    )
+    _write_text(policy_path, done.policy.to_toml())
+    if not existing:
+        _write_text(service_path, service.to_toml(service_path.parent))
+    return replace(done, service_written=not existing)
+
+
+def _protect(
+    entries: list[Entry],
+    metadata: dict[str, Any],
+    service: Service,
+    output: Path,
+    *,
+    name: str | None,
+    identity: Identity,
+    keyring: Keyring,
+    tee: str,
+    progress: Progress | None,
+) -> Protected:
     name = _pinned(service, identity.public, name)
     if service.kind == "model":
         _same_format(service, name, metadata["format"])
     policy = measure(service, tee=tee)
-    key = (Keyring() if keyring is None else keyring).create(name)
+    key = keyring.create(name)
     write(
         output,
         entries,
@@ -106,10 +186,7 @@ def protect_for_service(
         metadata=metadata,
         progress=progress,
     )
-    _write_text(policy_path, policy.to_toml())
-    if not existing:
-        _write_text(service_path, service.to_toml(service_path.parent))
-    return Protected(service, not existing, policy, key.name)
+    return Protected(service, False, policy, output, key, identity)  # noqa: FBT003 - the field says what it is
 
 
 def _entries(content: Path, *, as_model: bool) -> tuple[list[Entry], dict[str, Any]]:
