@@ -18,6 +18,7 @@ import pytest
 
 from confide.attestation.evidence import Evidence
 from confide.channel.client import Client
+from confide.crypto.secret import Secret
 from confide.enclave.confinement.levels import Level
 from confide.enclave.measure import measure
 from confide.enclave.service import Limits, SecretPin
@@ -31,6 +32,9 @@ from confide.errors import (
 )
 from confide.host import directory
 from confide.host.enclave import Enclave, State
+from confide.keys.identity import Identity
+from confide.keys.release import SecretName
+from confide.keys.unlock import unlock
 from support.enclaves import SAMPLES, sample_application
 
 if TYPE_CHECKING:
@@ -532,3 +536,18 @@ def test_a_vault_in_a_lent_directory_survives_a_restart_and_holds_no_plaintext(
     files = [path for path in (tmp_path / "lent").rglob("*") if path.is_file()]
     assert files
     assert not any(canary in path.read_bytes() for path in files)
+
+
+def test_a_lease_that_ends_erases_the_key_and_ends_the_enclave(launcher: Launcher, tmp_path: Path) -> None:
+    """Also while another secret is still waited for: a lease runs from its release, whatever the enclave is doing."""
+    owner = Identity.open_or_create("owner", tmp_path / "identities")
+    service = sample_application(
+        secrets=[SecretPin("leased", owner.key.public), SecretPin("awaited", owner.key.public)]
+    )
+    with launcher.launch(service) as enclave:
+        leased = {SecretName("leased", 1): Secret(bytes(32))}
+        unlock(enclave.url, verifier=launcher.verifier(enclave), secrets=leased, identity=owner, lease=1)
+        assert enclave.state is State.WAITING
+        assert enclave.wait(timeout=10)
+        assert enclave.error is not None
+        assert enclave.error.code == "broker.lease_expired"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from confide.attestation.attester import Attester
     from confide.attestation.key_material import ServiceIdentity
+    from confide.channel.gateway import Gateway
     from confide.channel.instance import Instance
     from confide.crypto.secret import Secret
     from confide.enclave.confinement.levels import Confinement
@@ -109,10 +110,13 @@ class Runtime:
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=LISTEN)]))
         asked = asyncio.create_task(stopping.wait())
         living = asyncio.create_task(self._live(device, front))
-        await asyncio.wait({serving, asked, living}, return_when=asyncio.FIRST_COMPLETED)
+        watching = asyncio.create_task(self._watch_leases())
+        await asyncio.wait({serving, asked, living, watching}, return_when=asyncio.FIRST_COMPLETED)
         if self._failure is None:
             self._say(StateChanged("draining"))
+            front.drain()
         asked.cancel()
+        watching.cancel()
         server.config.timeout_graceful_shutdown = self._grace if self._failure is None else 0
         server.should_exit = True
         with contextlib.suppress(TimeoutError):
@@ -122,16 +126,20 @@ class Runtime:
             await living
 
     async def _live(self, device: Attester, front: _Front) -> None:
-        """Wait for keys, build, open the channel; then watch the leases until cancelled."""
+        """Wait for keys, build, open the channel; then live until cancelled."""
         try:
-            await self._receive_secrets(device, front)
+            # Libraries load while the keys are waited for, and what cannot be imported fails before anybody unlocks.
+            module = registry.builder_name(self._service.kind).partition(":")[0]
+            await asyncio.gather(
+                self._receive_secrets(device, front), asyncio.to_thread(importlib.import_module, module)
+            )
             context = self._context(device)
             built = await asyncio.to_thread(self._build, context)
             gateway = self._open_channel(device, built)
             async with lifespan(gateway if built.lifespan else None):
                 front.gateway = gateway
                 self._say(StateChanged("running"))
-                await self._watch_leases()
+                await asyncio.Event().wait()
         except ConfideError as error:
             self._failure = error
         except MemoryError:
@@ -208,7 +216,9 @@ class Runtime:
             old = self._secrets.get(name.name)
             if old is None:
                 self._secrets[name.name] = secret
-            elif old != secret:
+            elif old == secret:
+                secret.erase()
+            else:
                 raise BrokerError("conflict", "a renewed lease brought another secret under the same name")
             if released.lease:
                 self._leases[name.name] = now + released.lease
@@ -216,20 +226,21 @@ class Runtime:
                 self._leases.pop(name.name, None)
 
     async def _watch_leases(self) -> None:
+        """Return when a lease is over, also while other secrets are still waited for; what was leased is erased then."""
         while True:
-            if self._lost is not None:
-                raise self._lost
-            ends = min(self._leases.values(), default=None)
-            left = None if ends is None else max(0.0, ends - time.monotonic())
-            if left == 0.0:
-                self._forget()
-                raise BrokerError(
+            now = time.monotonic()
+            if self._lost is None and min(self._leases.values(), default=now + 1) <= now:
+                self._lost = BrokerError(
                     "lease_expired",
                     "a released key was not renewed in time and has been erased",
                     hint="Launch again and unlock, or let the broker renew.",
                 )
+            if self._lost is not None:
+                self._forget()
+                self._failure = self._lost
+                return
             # A renewal may come at any time, so what is left is looked at again and again.
-            await asyncio.sleep(1.0 if left is None else min(left, 1.0))
+            await asyncio.sleep(max(0.01, min(min(self._leases.values(), default=now + 1) - now, 1.0)))
 
     def _forget(self) -> None:
         for secret in self._secrets.values():
@@ -255,7 +266,7 @@ class Runtime:
         built: Built = build(self._service.options, context)
         return built
 
-    def _open_channel(self, device: Attester, built: Built) -> Application:
+    def _open_channel(self, device: Attester, built: Built) -> Gateway:
         from confide.channel.gateway import Gateway
         from confide.channel.instance import Instance
         from confide.channel.settings import ChannelSettings
@@ -315,8 +326,14 @@ class _Front:
     """What the listening socket leads to: the gateway once there is one, the release routes, else 503."""
 
     def __init__(self) -> None:
-        self.gateway: Application | None = None
+        self.gateway: Gateway | None = None
         self.routes: Mapping[str, Application] = {}
+
+    def drain(self) -> None:
+        """Let nothing new in."""
+        self.routes = {}
+        if self.gateway is not None:
+            self.gateway.drain()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
