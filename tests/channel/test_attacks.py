@@ -9,19 +9,22 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
 from confide.attestation.evidence import Evidence
 from confide.attestation.key_material import KeyMaterial
 from confide.channel import schedule
-from confide.channel.client_session import ClientSession
 from confide.channel.head import Head
 from confide.channel.incoming import outer_status
 from confide.channel.settings import ChannelSettings
 from confide.crypto import hpke
 from confide.errors import ChannelError, ConfideError, EnclaveError, NotAcceptable, NotGenuine
 from support.channel_world import ID, World, answer, pack, post, receive, round_trip, take, verifier
+
+if TYPE_CHECKING:
+    from confide.channel.client_session import ClientSession
 
 
 def refused(call: Any) -> str:
@@ -110,7 +113,12 @@ def test_bnd_05_another_encoding_of_the_same_evidence_is_not_evidence() -> None:
     world = World()
     nonce = os.urandom(32)
     bundle = world.instance.bundle(nonce)
-    asked: dict[str, Any] = {"at": world.clock.wall(), "nonce": nonce, "age": timedelta(0), "purpose": "channel"}
+    asked: dict[str, Any] = {
+        "at": world.clock.wall(),
+        "nonce": nonce,
+        "age": timedelta(0),
+        "purpose": "channel",
+    }
     assert verifier().verify(bundle, **asked).freshness == "fresh"
 
     assert refused(lambda: verifier().verify(bundle + b"\x00", **asked)) == "malformed.trailing_data"
@@ -143,7 +151,9 @@ def test_bnd_08_a_relay_that_puts_its_own_key_under_genuine_evidence_is_refused(
     with pytest.raises(NotAcceptable) as error:
         verifier().verify(relayed, at=world.clock.wall(), nonce=nonce, age=timedelta(0), purpose="channel")
 
-    assert {"not_acceptable.nonce_mismatch", "not_acceptable.channel"} <= {r.code for r in error.value.reasons}
+    assert {"not_acceptable.nonce_mismatch", "not_acceptable.channel"} <= {
+        r.code for r in error.value.reasons
+    }
 
 
 def test_bnd_09_the_thief_of_an_old_key_cannot_answer_a_fresh_client() -> None:
@@ -183,7 +193,9 @@ def test_bnd_12_the_frames_of_a_request_are_no_response_under_any_head() -> None
     world = World()
     exchange, data = post(world.session(), b"hello")
 
-    assert refused(lambda: receive(exchange, b"CFE1\x02\x00" + bytes(32) + data[1262:])) == "channel.record_auth"
+    assert (
+        refused(lambda: receive(exchange, b"CFE1\x02\x00" + bytes(32) + data[1262:])) == "channel.record_auth"
+    )
 
 
 def test_bnd_12_a_response_reflected_to_the_enclave_is_no_request() -> None:
@@ -245,7 +257,7 @@ def test_bnd_14_a_receipt_of_one_channel_is_not_accepted_on_another() -> None:
     second, data = post(two, b"same words", want_receipt=True)
     request, body = take(world.instance, data)
     assert first.receipt is not None
-    request._sign = lambda *_: first.receipt.signed  # type: ignore[assignment,method-assign,union-attr]
+    request._sign = lambda *_: first.receipt.signed  # type: ignore[method-assign,union-attr]
 
     assert refused(lambda: receive(second, answer(request, body))) == "channel.receipt"
 
@@ -285,7 +297,7 @@ def test_bnd_15_a_session_ends_with_the_policys_age_and_with_max_session() -> No
         assert round_trip(world, session) == b"hello"
     world.clock.now += 10
 
-    assert (aged.usable, plain.usable) == (False, True)
+    assert [session.usable for session in (aged, plain)] == [False, True]
     world.clock.now += 40
     assert not plain.usable
     assert refused(lambda: post(plain, b"x")) == "channel.closed"
@@ -566,7 +578,12 @@ def test_ch_18_a_stream_whose_pieces_are_swapped_stops_at_the_swap() -> None:
     full = answer(request, pieces=[b"one", b"two", b"three"])
     frame = 5 + 256 + 16
     start = 38 + frame
-    swapped = full[:start] + full[start + frame : start + 2 * frame] + full[start : start + frame] + full[start + 2 * frame :]
+    swapped = (
+        full[:start]
+        + full[start + frame : start + 2 * frame]
+        + full[start : start + frame]
+        + full[start + 2 * frame :]
+    )
     delivered = []
     with pytest.raises(ChannelError) as error:
         delivered += list(exchange.feed(swapped))
@@ -634,7 +651,7 @@ def test_ch_21_every_refusal_before_the_end_of_a_request_looks_the_same_outside(
         "cut": post(session, b"hello")[1][:-1],
     }
     for name, data in attempts.items():
-        assert status(lambda data=data: take(world.instance, data)) == 400, name  # type: ignore[misc]
+        assert status(lambda data=data: take(world.instance, data)) == 400, name
 
 
 def test_ch_21_what_the_enclave_says_of_a_wrap_depends_on_its_key_id_only() -> None:

@@ -7,23 +7,28 @@ import string
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from confide.channel import binary_http
 from confide.channel.binary_http import RequestHead, ResponseHead
 from confide.errors import ChannelError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support import envelope_decoder as plain
 
-TOKEN = st.text(string.ascii_lowercase + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=12).map(str.encode)
+TOKEN = st.text(string.ascii_lowercase + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=12).map(
+    str.encode
+)
 VALUE = st.binary(max_size=40).filter(
-    lambda value: value == value.strip(b" \t") and not any(b < 0x20 and b != 9 or b == 0x7F for b in value)
+    lambda value: value == value.strip(b" \t") and not any((b < 0x20 and b != 9) or b == 0x7F for b in value)
 )
 FIELDS = st.lists(
     st.tuples(
         TOKEN.filter(
-            lambda name: name not in binary_http.REFUSED_FIELDS
-            and not name.startswith((b"proxy-", b"confide-"))
-            and name != b"content-length"
+            lambda name: (
+                name not in binary_http.REFUSED_FIELDS
+                and not name.startswith((b"proxy-", b"confide-"))
+                and name != b"content-length"
+            )
         ),
         VALUE,
     ),
@@ -123,7 +128,13 @@ def test_every_service_id_has_an_authority_that_only_it_has(service_id: str) -> 
 
 def test_fields_of_one_hop_do_not_enter_the_envelope() -> None:
     kept = binary_http.without_hop_fields(
-        [(b"Host", b"h"), (b"Connection", b"close"), (b"Proxy-Authorization", b"x"), (b"X-Yes", b" 1 "), (b"TE", b"")]
+        [
+            (b"Host", b"h"),
+            (b"Connection", b"close"),
+            (b"Proxy-Authorization", b"x"),
+            (b"X-Yes", b" 1 "),
+            (b"TE", b""),
+        ]
     )
 
     assert kept == ((b"x-yes", b"1"),)

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from confide.channel import schedule
 from confide.channel.head import Head
 from confide.channel.sessions import Bucket, ChannelKey, Session, SessionTable
@@ -16,15 +20,17 @@ from confide.channel.window import WINDOW
 from confide.crypto import hpke
 from confide.crypto.signing import SigningKey
 from confide.errors import ChannelError, ConfigurationError, EnclaveError
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PRIVATE = hpke.PrivateKey.from_seeds(bytes(64), bytes(range(32)))
 KIDS = tuple(hashlib.sha256(bytes((index,))).digest() for index in range(2))
 SECRETS = tuple(bytes((index,)) * 64 for index in range(5))
 WRAPS = {
-    (kid, secret): hpke.seal(PRIVATE.public, schedule.session_info(kid), secret) for kid in KIDS for secret in SECRETS
+    (kid, secret): hpke.seal(PRIVATE.public, schedule.session_info(kid), secret)
+    for kid in KIDS
+    for secret in SECRETS
 }
 RECEIPT = SigningKey.generate()
 
@@ -47,6 +53,14 @@ def code(call: Any) -> str | None:
     return None
 
 
+def attempt(call: Callable[[], Session]) -> tuple[Session | None, str | None]:
+    """What a call gives, or the code with which it refuses."""
+    try:
+        return call(), None
+    except (ChannelError, EnclaveError) as error:
+        return None, error.code
+
+
 class TableMachine(RuleBasedStateMachine):
     """Requests arrive, authenticate or not, in any order; keys and sessions come to their ends."""
 
@@ -58,7 +72,9 @@ class TableMachine(RuleBasedStateMachine):
         self.table = SessionTable(self.LIMITS, random=os.urandom, now=0.0)
         self.keys: dict[bytes, float] = {}  # kid -> end
         self.dead: dict[bytes, set[bytes]] = {}
-        self.live: dict[bytes, tuple[bytes, float, set[int]]] = {}  # sid -> kid, opened, spent; in order of use
+        self.live: dict[
+            bytes, tuple[bytes, float, set[int]]
+        ] = {}  # sid -> kid, opened, spent; in order of use
         self.candidates: list[tuple[Session, bytes, bytes]] = []
         self.executed: set[tuple[bytes, int]] = set()
 
@@ -97,13 +113,10 @@ class TableMachine(RuleBasedStateMachine):
     def find(self, kid: bytes, secret: bytes) -> None:
         outer, sid = head(kid, secret)
         known = sid in self.live or (kid in self.keys and sid not in self.dead[kid])
-        try:
-            session = self.table.find(outer, sid, self.now)
-        except ChannelError as error:
-            assert error.code == "channel.key_unknown"
-            assert not known
+        session, refused = attempt(lambda: self.table.find(outer, sid, self.now))
+        assert refused == (None if known else "channel.key_unknown")
+        if session is None:
             return
-        assert known
         assert session.secret == secret
         self.candidates.append((session, kid, sid))
 
@@ -126,20 +139,19 @@ class TableMachine(RuleBasedStateMachine):
 
     def finish(self, candidate: tuple[Session, bytes, bytes], seq: int) -> None:
         session, kid, sid = candidate
-        try:
-            known = self.table.commit(session, seq, self.now)
-        except ChannelError as error:
-            if error.code == "channel.sequence":
-                assert seq in self.live[sid][2]
-            else:
-                # What ended meanwhile stays ended: its numbers would start anew.
-                assert error.code == "channel.key_unknown"
-                assert sid not in self.live
-                if kid in self.keys and sid not in self.dead[kid]:
-                    # Entering it evicted the last session that this key could afford, or it had ended before.
-                    assert session.ended or len(self.live) >= 2
-                    if not session.ended and len(self.live) >= 2:
-                        self.evict()
+        known, refused = attempt(lambda: self.table.commit(session, seq, self.now))
+        if refused == "channel.sequence":
+            assert seq in self.live[sid][2]
+        elif refused is not None:
+            # What ended meanwhile stays ended: its numbers would start anew.
+            assert refused == "channel.key_unknown"
+            assert sid not in self.live
+            if kid in self.keys and sid not in self.dead[kid]:
+                # Entering it evicted the last session that this key could afford, or it had ended before.
+                assert session.ended or len(self.live) >= 2
+                if not session.ended and len(self.live) >= 2:
+                    self.evict()
+        if known is None:
             return
         self.table.release(known)
         assert (sid, seq) not in self.executed, "a request was executed twice"

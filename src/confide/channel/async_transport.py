@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from confide.channel import tls
 from confide.channel.flow import ChannelFlow
 from confide.channel.shell import AsyncShell
 from confide.channel.transport import utc_now
@@ -54,7 +55,9 @@ class AsyncAttestedTransport(httpx2.AsyncBaseTransport):
             monotonic=monotonic,
             random=random,
         )
-        self._shell = AsyncShell(flow, httpx2, transport or httpx2.AsyncHTTPTransport(trust_env=False))
+        self._shell = AsyncShell(
+            flow, httpx2, transport or httpx2.AsyncHTTPTransport(verify=tls.context_for(url), trust_env=False)
+        )
 
     async def attest(self) -> AttestationResult:
         """Verify evidence now and open a session with it."""

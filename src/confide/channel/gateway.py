@@ -239,11 +239,17 @@ class Gateway:
     # Housekeeping
 
     def _sweep_later(self) -> None:
-        if self._sweeping is None:
-            seconds = self._instance.sweep()
-            if seconds is not None:
-                loop = asyncio.get_running_loop()
-                self._sweeping = loop.call_later(min(max(seconds, 0.1), 60.0), self._sweep)
+        """See to it that keys and sessions are dropped at their end even if nobody asks any more."""
+        seconds = self._instance.sweep()
+        if seconds is None:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max(seconds, 0.1)
+        if self._sweeping is not None:
+            if at >= self._sweeping.when() - 0.1:
+                return
+            self._sweeping.cancel()
+        self._sweeping = loop.call_at(at, self._sweep)
 
     def _sweep(self) -> None:
         self._sweeping = None

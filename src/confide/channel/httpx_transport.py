@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 
+from confide.channel import tls
 from confide.channel.flow import ChannelFlow
 from confide.channel.shell import AsyncShell, SyncShell
 from confide.channel.transport import utc_now
@@ -60,7 +61,9 @@ class AttestedTransport(httpx.BaseTransport):
         self, url: str, verifier: Verifier, *, transport: httpx.BaseTransport | None = None, **options: object
     ) -> None:
         flow = _flow(url, verifier, **options)  # type: ignore[arg-type]
-        self._shell = SyncShell(flow, httpx, transport or httpx.HTTPTransport(trust_env=False))
+        self._shell = SyncShell(
+            flow, httpx, transport or httpx.HTTPTransport(verify=tls.context_for(url), trust_env=False)
+        )
 
     def attest(self) -> AttestationResult:
         """Verify evidence now and open a session with it."""
@@ -88,7 +91,9 @@ class AsyncAttestedTransport(httpx.AsyncBaseTransport):
         **options: object,
     ) -> None:
         flow = _flow(url, verifier, **options)  # type: ignore[arg-type]
-        self._shell = AsyncShell(flow, httpx, transport or httpx.AsyncHTTPTransport(trust_env=False))
+        self._shell = AsyncShell(
+            flow, httpx, transport or httpx.AsyncHTTPTransport(verify=tls.context_for(url), trust_env=False)
+        )
 
     async def attest(self) -> AttestationResult:
         """Verify evidence now and open a session with it."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import httpx2
 
+from confide.channel import tls
 from confide.channel.flow import ChannelFlow
 from confide.channel.shell import SyncShell
 from confide.errors import ChannelError
@@ -68,7 +69,9 @@ class AttestedTransport(httpx2.BaseTransport):
             monotonic=monotonic,
             random=random,
         )
-        self._shell = SyncShell(flow, httpx2, transport or httpx2.HTTPTransport(trust_env=False))
+        self._shell = SyncShell(
+            flow, httpx2, transport or httpx2.HTTPTransport(verify=tls.context_for(url), trust_env=False)
+        )
 
     def attest(self) -> AttestationResult:
         """Verify evidence now and open a session with it."""
