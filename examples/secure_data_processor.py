@@ -14,24 +14,28 @@ import json
 from records import process
 
 from confide import ConfideError, Enclave, Function, Verifier, simulator
-from confide.enclave.function import FunctionClient
 from confide.enclave.measure import measure
 
 
-def connect(service: Function, url: str) -> FunctionClient:
-    verifier = Verifier(measure(service), extra_anchors=[simulator.anchor()], allow_simulated=True)
-    return Function.connect(url, verifier)
+def accepts(service: Function) -> Verifier:
+    return Verifier(measure(service), extra_anchors=[simulator.anchor()], allow_simulated=True)
 
 
 def main() -> None:
     service = Function(process, id="records")
 
-    with Enclave.launch(service, tee="simulated") as enclave, connect(service, enclave.url) as call:
+    with (
+        Enclave.launch(service, tee="simulated") as enclave,
+        Function.connect(enclave.url, accepts(service)) as call,
+    ):
         stored = call("encrypt", json.dumps([4.0, 8.0, 15.0]).encode())
         print("stored:", len(stored), "bytes of ciphertext, which this machine cannot read")
 
     # A restart: the same measurement has the same key, so what was stored can be worked on.
-    with Enclave.launch(service, tee="simulated") as enclave, connect(service, enclave.url) as call:
+    with (
+        Enclave.launch(service, tee="simulated") as enclave,
+        Function.connect(enclave.url, accepts(service)) as call,
+    ):
         summary = call("summarise", stored)
         print("summary:", call("reveal", summary).decode())
         try:
@@ -41,7 +45,10 @@ def main() -> None:
 
     # Another configuration is another measurement, and has another key.
     other = Function(process, id="another")
-    with Enclave.launch(other, tee="simulated") as enclave, connect(other, enclave.url) as call:
+    with (
+        Enclave.launch(other, tee="simulated") as enclave,
+        Function.connect(enclave.url, accepts(other)) as call,
+    ):
         try:
             call("summarise", stored)
         except ConfideError as error:
