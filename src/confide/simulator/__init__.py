@@ -22,6 +22,6 @@ def anchor(directory: Path | None = None) -> TrustAnchor:
 
     Raises ``enclave.bad_state`` when the installation in ``directory`` is damaged or readable by others.
     """
-    from confide.simulator.installation import Installation
+    from confide.simulator.installation import public_anchor
 
-    return Installation.open_or_create(directory).anchor
+    return public_anchor(directory)

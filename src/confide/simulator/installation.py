@@ -28,7 +28,7 @@ from confide.simulator.place import default_directory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["NOT_AFTER", "NOT_BEFORE", "PRODUCT", "Installation", "subject"]
+__all__ = ["NOT_AFTER", "NOT_BEFORE", "PRODUCT", "Installation", "public_anchor", "subject"]
 
 NOT_BEFORE = datetime(2024, 1, 1, tzinfo=UTC)
 NOT_AFTER = datetime(2049, 12, 31, tzinfo=UTC)
@@ -67,21 +67,7 @@ class Installation:
         Making it takes seconds (RSA-4096, twice). Processes that start together get the same one. Raises
         ``enclave.bad_state`` when it is damaged, incomplete, or not for its owner's eyes alone.
         """
-        place = default_directory() if directory is None else directory
-        if not place.is_dir():
-            with _lock(place):
-                if not place.is_dir():
-                    _create(place, random)
-        return cls._open(place)
-
-    @classmethod
-    def _open(cls, place: Path) -> Self:
-        status = place.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise _bad(
-                "the folder of the simulated device is a link, another user's, or open to others",
-                f"chmod 700 it, or remove the folder {place.name}: the next launch makes a new root",
-            )
+        place = _made(directory, random)
         contents = {name: _read(place / name) for name in (*_PUBLIC, *_PRIVATE)}
         try:
             key = IssuingKey.from_pem(contents["ask.pem"])
@@ -96,13 +82,44 @@ class Installation:
     @property
     def anchor(self) -> TrustAnchor:
         """The public side as a trust anchor, marked as simulated."""
-        return TrustAnchor("snp", PRODUCT, (self.ark, self.ask), simulated=True)
+        return _anchor(self.ark, self.ask)
 
     def __repr__(self) -> str:
         return "Installation(redacted)"
 
     def __reduce_ex__(self, _: object) -> NoReturn:
         raise TypeError("an installation holds keys and is neither copied nor serialised")
+
+
+def public_anchor(
+    directory: Path | None = None, *, random: Callable[[int], bytes] = os.urandom
+) -> TrustAnchor:
+    """The anchor of the installation in ``directory``, made if it is not there; whoever verifies needs no private file read.
+
+    Raises as ``Installation.open_or_create`` does.
+    """
+    place = _made(directory, random)
+    return _anchor(_read(place / "ark.der"), _read(place / "ask.der"))
+
+
+def _anchor(ark: bytes, ask: bytes) -> TrustAnchor:
+    return TrustAnchor("snp", PRODUCT, (ark, ask), simulated=True)
+
+
+def _made(directory: Path | None, random: Callable[[int], bytes]) -> Path:
+    """The installation's folder, made if it is not there, and for its owner's eyes alone."""
+    place = default_directory() if directory is None else directory
+    if not place.is_dir():
+        with _lock(place):
+            if not place.is_dir():
+                _create(place, random)
+    status = place.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        raise _bad(
+            "the folder of the simulated device is a link, another user's, or open to others",
+            f"chmod 700 it, or remove the folder {place.name}: the next launch makes a new root",
+        )
+    return place
 
 
 def _damaged() -> EnclaveError:
