@@ -93,8 +93,10 @@ def test_bnd_01_evidence_for_another_nonce_is_refused() -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 31, 33, 64])
 def test_bnd_03_a_nonce_of_another_length_is_the_callers_error(length: int) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         bundles.verifier().verify(bundles.fresh(NONCE), at=snp.AT, nonce=bytes(length))
+
+    assert caught.value.code == "configuration.nonce"
 
 
 @pytest.mark.parametrize(
@@ -155,8 +157,9 @@ def test_bnd_06_report_data_that_the_caller_asks_for_is_compared_whole(position:
         snp.verify(snp.mint(), report_data=bytes(changed))
     assert snp.codes(caught.value) == ["not_acceptable.channel"]
     for length in (0, 32, 63, 65):
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError) as short:
             snp.verify(snp.mint(), report_data=snp.REPORT_DATA[:length].ljust(length, b"\0"))
+        assert short.value.code == "configuration.report_data"
 
 
 @pytest.mark.parametrize(
@@ -255,8 +258,10 @@ def test_a_bundle_that_answers_another_nonce_says_so_where_nothing_is_asked() ->
 
 
 def test_a_time_without_a_zone_is_refused() -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         snp.verify(snp.mint(), at=datetime(2026, 6, 1))  # noqa: DTZ001
+
+    assert caught.value.code == "configuration.time"
 
 
 @pytest.mark.parametrize("size", [100_000_000, 262_145])
@@ -362,13 +367,14 @@ def test_ev_27_claims_and_results_cannot_be_made_by_hand() -> None:
     claims: Any = result.claims
     values = {field.name: getattr(result.claims, field.name) for field in dataclasses.fields(Claims)}
 
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as no_claims:
         Claims(**values, witness=object())
     with pytest.raises((ConfigurationError, ValueError, TypeError)):
         dataclasses.replace(claims, simulated=False)
     made = {field.name: getattr(result, field.name) for field in dataclasses.fields(AttestationResult)}
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as no_result:
         AttestationResult(**made, witness=object())
+    assert (no_claims.value.code, no_result.value.code) == ("configuration.claims", "configuration.result")
     with pytest.raises((ConfigurationError, ValueError, TypeError)):
         dataclasses.replace(result, simulated=False)
 

@@ -160,8 +160,10 @@ def test_ev_14_a_file_beyond_the_limit_is_refused_unread() -> None:
 
 
 def test_an_unknown_format_is_the_callers_error() -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         formats.read(CASE.report, format="tdx")
+
+    assert caught.value.code == "configuration.format"
 
 
 def write(folder: Path, **files: bytes) -> None:
@@ -205,8 +207,10 @@ def test_ev_21_a_file_that_is_no_endorsement_is_refused(tmp_path: Path, data: by
 
 
 def test_a_file_that_is_not_there_is_the_callers_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         formats.read_endorsements([tmp_path / "absent.pem"])
+
+    assert caught.value.code == "configuration.endorsements"
 
 
 def test_ev_14_more_or_larger_files_than_anybody_needs_are_refused(tmp_path: Path) -> None:

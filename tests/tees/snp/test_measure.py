@@ -115,13 +115,23 @@ def test_a_kernel_under_a_firmware_that_does_not_check_it_is_refused(shared: Pat
             command_line="",
         )
 
+    assert caught.value.code == "configuration.firmware"
     assert "AmdSev" in caught.value.hint
 
 
 @pytest.mark.parametrize("vcpus", [0, -1, 513])
 def test_another_number_of_processors_is_the_callers_error(shared: Path, vcpus: int) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         measure.launch_digest(firmware(shared), vcpus=vcpus, cpu_signature=0)
+
+    assert caught.value.code == "configuration.vcpus"
+
+
+def test_a_firmware_digest_of_another_length_is_the_callers_error(shared: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        measure.launch_digest(firmware(shared), vcpus=1, cpu_signature=0, firmware_digest=bytes(32))
+
+    assert caught.value.code == "configuration.firmware_digest"
 
 
 @pytest.mark.parametrize("data", [b"", bytes(4095), bytes(4096), bytes(8192), b"\xff" * 4096])
