@@ -129,8 +129,9 @@ def test_another_tees_provider_is_not_taken_for_this_one() -> None:
 
 
 def test_a_machine_without_the_device_is_told_so_and_nothing_is_simulated(tmp_path: Path) -> None:
-    with pytest.raises(TeeUnavailable):
+    with pytest.raises(TeeUnavailable) as caught:
         attest.Device.find(reports=tmp_path / "absent", guest=tmp_path / "absent")
+    assert caught.value.code == "enclave.tee"
     with pytest.raises(TeeUnavailable):
         attest.Device.find(reports=tmp_path, guest=tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
