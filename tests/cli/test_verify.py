@@ -4,42 +4,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from confide.cli import main as cli
-
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from support.command_line import Confide
+
 ANY = 'tees = ["snp"]\n[reference.snp]\nmeasurement = "ANY"\n'
-
-
-@dataclass(frozen=True)
-class Answer:
-    code: int
-    out: str
-    err: str
-
-
-Confide = Callable[..., Answer]
-
-
-@pytest.fixture
-def confide(capsys: pytest.CaptureFixture[str]) -> Confide:
-    def run(*arguments: object) -> Answer:
-        code = 0
-        try:
-            cli.main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 1
-        captured = capsys.readouterr()
-        return Answer(code, captured.out, captured.err)
-
-    return run
 
 
 def policy(folder: Path, text: str = ANY) -> Path:
