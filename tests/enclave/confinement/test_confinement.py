@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -45,7 +46,6 @@ def _user() -> list[str]:
 
 @cache
 def _probe(folder: Path, mode: str, user: tuple[str, ...] = ()) -> Any:
-    folder.chmod(0o777)
     done = subprocess.run(
         [sys.executable, str(SUPPORT / "confined_probe.py"), mode, str(folder), *user],
         capture_output=True,
@@ -57,13 +57,18 @@ def _probe(folder: Path, mode: str, user: tuple[str, ...] = ()) -> Any:
     return json.loads(done.stdout)
 
 
+@contextmanager
+def _open_to_all() -> Iterator[Path]:
+    """A folder that another user can reach; pytest's own are closed again by every other run of pytest."""
+    with tempfile.TemporaryDirectory(prefix="confide-test-") as made:
+        Path(made).chmod(0o777)
+        yield Path(made)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("lent")
-    # Another user must be able to reach it.
-    for parent in made.parents[:2]:
-        parent.chmod(0o711)
-    return made
+def folder() -> Iterator[Path]:
+    with _open_to_all() as made:
+        yield made
 
 
 @pytest.fixture(params=["as started", "as an ordinary user"])
@@ -174,7 +179,6 @@ def _attack(pid: int) -> dict[str, str]:
 
 
 def test_leak_07_a_process_of_the_same_user_cannot_read_or_trace_the_worker(folder: Path) -> None:
-    folder.chmod(0o777)
     with _held("hold", folder) as (pid, _process):
         results = _attack(pid)
     assert set(results.values()) <= {"EACCES", "EPERM"}, results
@@ -182,7 +186,6 @@ def test_leak_07_a_process_of_the_same_user_cannot_read_or_trace_the_worker(fold
 
 def test_leak_07_the_same_attacks_do_read_a_process_that_is_not_confined(folder: Path) -> None:
     """The attacks are real: without confinement they succeed, unless the whole machine forbids tracing."""
-    folder.chmod(0o777)
     with _held("plain", folder) as (pid, _process):
         results = _attack(pid)
     assert results["maps"] == results["environ"] == results["fd"] == "succeeded", results
@@ -195,17 +198,17 @@ def test_leak_07_the_same_attacks_do_read_a_process_that_is_not_confined(folder:
 
 
 @pytest.mark.parametrize("mode", ["hold", "plain"])
-def test_leak_06_a_crash_leaves_no_core_file(mode: str, tmp_path: Path) -> None:
+def test_leak_06_a_crash_leaves_no_core_file(mode: str) -> None:
     """A confined process that dies of SIGSEGV writes nothing; a plain one shows that a core would have been seen."""
     pattern = Path("/proc/sys/kernel/core_pattern").read_text(encoding="utf-8").strip()
     if pattern.startswith(("|", "/")) or resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
         pytest.skip("cores do not go to the working directory here")
-    for parent in (tmp_path, *tmp_path.parents[:2]):
-        parent.chmod(0o777)
-    with _held(mode, tmp_path) as (_pid, process):
-        assert process.stdin is not None
-        process.stdin.write(b"crash\n")
-        process.stdin.flush()
-        assert process.wait(timeout=20) in {-signal.SIGSEGV, 128 + signal.SIGSEGV}
-    cores = [path.name for path in tmp_path.iterdir() if path.name.startswith("core")]
+    with _open_to_all() as place:
+        with _held(mode, place) as (_pid, process):
+            if process.stdin is None:
+                pytest.fail("no input")
+            process.stdin.write(b"crash\n")
+            process.stdin.flush()
+            assert process.wait(timeout=20) in {-signal.SIGSEGV, 128 + signal.SIGSEGV}
+        cores = [path.name for path in place.iterdir() if path.name.startswith("core")]
     assert bool(cores) == (mode == "plain"), cores
