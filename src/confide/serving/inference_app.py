@@ -29,6 +29,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _JSON: Final = b"application/json"
 _BINARY: Final = b"application/octet-stream"
+_SMALL: Final = 64 * 1024  # Up to here a copy is cheaper than another turn through the layers below.
 _STATUS: Final = {
     "model.schema": 400,
     "model.limit": 413,
@@ -107,6 +108,8 @@ class InferenceApp:
             headers.append((HEADER_LENGTH.encode(), b"%d" % header_length))
         if status == 503:
             headers.append((b"retry-after", b"1"))
+        if sum(len(part) for part in parts) <= _SMALL:
+            parts = [b"".join(parts)]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         for part in parts[:-1]:
             await send({"type": "http.response.body", "body": part, "more_body": True})
