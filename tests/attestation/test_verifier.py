@@ -607,6 +607,17 @@ def test_sim_01_simulated_evidence_is_refused_without_its_anchor() -> None:
         assert snp.codes(caught.value) == ["not_genuine.untrusted_root"]
 
 
+@pytest.mark.parametrize("stapled", [(), ("ask",), ("ask", "ark"), ("ark",)])
+def test_sim_01_the_authorities_of_a_simulated_device_come_in_vain(stapled: tuple[str, ...]) -> None:
+    root = snp.authority()
+    case = snp.mint(extra=tuple(getattr(root, name) for name in stapled))
+
+    with pytest.raises(NotGenuine) as caught:
+        snp.verify(case, anchors=())
+
+    assert snp.codes(caught.value) == ["not_genuine.untrusted_root"]
+
+
 def test_sim_03_simulated_evidence_needs_both_consents_and_is_never_affirming() -> None:
     case = snp.mint()
     anchors = (case.authority.anchor(simulated=True),)

@@ -299,7 +299,9 @@ def _build_chain(
 ) -> tuple[x509.Certificate, ...]:
     # A path has three certificates, so that of the pinned CAs only the issuer of the leaf can be in it.
     pinned = [one for one in anchored.authorities if one.subject_der == leaf.issuer_der]
-    if not pinned and not any(one.subject_der == leaf.issuer_der for one in (*anchored.roots, *others)):
+    named = {root.subject_der for root in anchored.roots}
+    stapled = any(one.subject_der == leaf.issuer_der and one.issuer_der in named for one in others)
+    if not pinned and not stapled and leaf.issuer_der not in named:
         raise NotGenuine(
             "untrusted_root", "no pinned authority has issued the chip's certificate", stage="endorsement"
         )
