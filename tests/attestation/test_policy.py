@@ -198,6 +198,8 @@ def test_a_tee_of_a_later_version_is_refused_by_name(tee: str) -> None:
         GOOD + "mitigations = [64]\n",
         GOOD + "guest_policy = { smt = 1 }\n",
         GOOD.replace('id = "acme"', ""),
+        GOOD.replace('"acme"', '""'),
+        GOOD.replace('kind = "model"', 'kind = ""'),
         GOOD + "tees = 1\n[",
         "\ufeff" + GOOD,
         "x = " + "[" * 5000,

@@ -214,6 +214,10 @@ def _service(table: dict[str, Any] | None) -> ServicePolicy | None:
     manifest = digests(fields, "manifest", 32, default=None)
     service = ServicePolicy(kind=fields.text("kind", 64), manifest=manifest or (), id=fields.text("id", 256))
     fields.end()
+    if not service.kind or not service.id:
+        raise ConfigurationError(
+            "invalid", "`kind` or `id` in [service] is empty", hint="name the service and its tenant"
+        )
     if manifest is None:
         raise _empty("[service] pins no manifest")
     return service
