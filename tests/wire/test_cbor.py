@@ -232,7 +232,10 @@ def test_nesting_stops_at_the_limit_and_not_in_the_interpreter() -> None:
 
 
 def test_ev_14_the_size_is_checked_first() -> None:
-    assert code_of(cbor.decode, bytes(11), what="document", max_size=10) == "malformed.limit_exceeded"
+    assert cbor.decode(b"\x49" + bytes(9), what="document", max_size=10) == bytes(9)
+    assert (
+        code_of(cbor.decode, b"\x4a" + bytes(10), what="document", max_size=10) == "malformed.limit_exceeded"
+    )
 
 
 @pytest.mark.parametrize(
