@@ -124,6 +124,39 @@ def test_of_two_answers_for_one_name_the_second_is_refused(world: ReleaseWorld) 
     assert len(waiting.released) == 1
 
 
+def test_a_name_that_came_is_awaited_no_more_while_others_are(world: ReleaseWorld) -> None:
+    """Neither a new request for it is answered, nor an answer to an older request accepted."""
+    pins = {"weights": world.owner.public, "token": world.owner.public}
+    waiting = Waiting(world, pins=pins)
+
+    async def story() -> list[int]:
+        requests = [world.request(), world.request()]
+        answers = [world.release((await waiting.ask(r)).body, r, lease=0) for r in requests]
+        statuses = [(await waiting.post(ANSWER_PATH, a.encode())).status for a in answers]
+        return [*statuses, (await waiting.ask(world.request())).status]
+
+    assert asyncio.run(story()) == [200, 400, 400]
+    assert len(waiting.released) == 1
+    assert waiting.app.missing == {"token"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [*TYPE, *TYPE],
+        [("content-type", "application/cbor")],
+        [("content-type", "application/confide-release; x=1")],
+    ],
+)
+def test_a_good_body_under_another_content_type_is_refused(world: ReleaseWorld, headers: Any) -> None:
+    """A form on a web page can send any body, but not this type without asking first."""
+    waiting = Waiting(world)
+    body = cbor.encode({"v": 1, "owner": world.owner.public, "request": world.request().encode()})
+    assert asyncio.run(waiting.post(REQUEST_PATH, body, headers)).status == 400
+    assert asyncio.run(waiting.post(REQUEST_PATH, body)).status == 200
+
+
 def test_where_nothing_is_awaited_there_is_nothing_to_see(world: ReleaseWorld) -> None:
     waiting = Waiting(world, pins={})
     for method in ("GET", "POST", "PUT"):

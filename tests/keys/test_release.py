@@ -342,6 +342,40 @@ def test_sim_01_a_simulated_enclave_gets_nothing_without_both_consents(world: Re
     assert found == {"not_acceptable.simulated"}
 
 
+class _Lax:
+    """A Verifier that checks the evidence for what the evidence itself says it is for."""
+
+    def __init__(self, world: ReleaseWorld, *, cached: bool = False) -> None:
+        self.world = world
+        self.cached = cached
+
+    def verify(self, evidence: bytes, *, at: Any, nonce: bytes, age: Any, **_: Any) -> Any:
+        material = KeyMaterial.decode(Evidence.decode(evidence).key_material or b"")
+        verifier = self.world.verifier(max_age=None)
+        if self.cached:
+            return verifier.verify(
+                evidence, at=at, purpose=material.purpose, audience=material.audience, cached=True
+            )
+        return verifier.verify(
+            evidence, at=at, nonce=nonce, age=age, purpose=material.purpose, audience=material.audience
+        )
+
+
+def test_bnd_11_a_release_does_not_rest_on_the_verifier_alone(world: ReleaseWorld) -> None:
+    """What the Verifier was asked for is compared once more: purpose, audience, freshness."""
+    request = world.request()
+    assert world.release(world.evidence(request.nonce), request, verifier=_Lax(world))
+    changes: list[dict[str, Any]] = [{"purpose": "channel"}, {"audience": "owner:somebody else"}]
+    for changed in changes:
+        evidence = world.evidence(request.nonce, **changed)
+        attempt = functools.partial(world.release, evidence, request, verifier=_Lax(world))
+        assert codes(attempt) == {"not_acceptable.purpose"}
+    attempt = functools.partial(
+        world.release, world.evidence(b"", cached=True), request, verifier=_Lax(world, cached=True)
+    )
+    assert codes(attempt) == {"not_acceptable.nonce_missing"}
+
+
 def test_only_admit_makes_an_admission(world: ReleaseWorld) -> None:
     request = world.request()
     result = admit(

@@ -114,6 +114,26 @@ def test_sea_08_a_crash_before_any_call_leaves_the_old_or_the_new_file(tmp_path:
     assert number > 1, "the call never happened, so nothing was tested"
 
 
+def test_sea_08_file_and_folder_are_flushed_before_and_after_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def watched_fsync(descriptor: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def watched_rename(*args: Any, **kwargs: Any) -> None:
+        calls.append("rename")
+        rename(*args, **kwargs)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(os, "rename", watched_rename)
+    sealed(tmp_path)
+    assert calls == ["file", "rename", "folder"]
+
+
 def test_sea_09_a_full_disk_and_a_read_only_one(tmp_path: Path) -> None:
     unshare = shutil.which("unshare")
     prefix = (unshare or "unshare", "-Urm", "--")

@@ -202,7 +202,7 @@ def test_sea_05_a_signature_for_another_context_is_refused() -> None:
     refused(block + GOOD.data[HEADER_BLOCK:], "sealing.integrity")
 
 
-def _with_index(change: Any) -> bytes:
+def _with_index(change: Any, pad: bytes = b"\0", size: int = 4096) -> bytes:
     """The file with another index, encrypted and signed as the owner would: only its meaning is wrong."""
     keys = layout.file_keys(Secret(KEY), file=GOOD.header.file, name=NAME, version=VERSION)
     aead = Aead(keys.key)
@@ -212,7 +212,7 @@ def _with_index(change: Any) -> bytes:
     document = cbor.decode(plaintext[4 : 4 + length], what="index", max_size=1 << 20)
     changed = change(document)
     content = changed if isinstance(changed, bytes) else cbor.encode(changed)
-    plaintext = (len(content).to_bytes(4, "big") + content).ljust(4096, b"\0")
+    plaintext = (len(content).to_bytes(4, "big") + content).ljust(size, pad)
     ciphertext = aead.seal(layout.nonce(0, 0, last=True), plaintext, b"")
     header = replace(GOOD.header, index=len(ciphertext), index_digest=layout.digest(ciphertext))
     return signed(header) + GOOD.data[HEADER_BLOCK:end] + ciphertext
@@ -241,6 +241,17 @@ def _entry(number: int, **fields: Any) -> Any:
 def test_sea_05_an_index_that_contradicts_itself_is_refused(change: Any) -> None:
     assert GOOD.read_all(_with_index(lambda document: document))[WEIGHT] == WEIGHTS
     refused(_with_index(change), "sealing.integrity")
+
+
+def test_sea_05_an_index_has_one_padding() -> None:
+    refused(_with_index(lambda document: document, pad=b"\x01"), "sealing.integrity")
+    refused(_with_index(lambda document: document, size=4095), "sealing.integrity")
+    refused(_with_index(lambda document: document, size=8192), "sealing.integrity")
+
+
+def test_sea_05_an_index_without_a_digest_for_each_chunk_is_refused_even_where_none_is_checked() -> None:
+    for digests in (b"", bytes(64), bytes(128)):
+        refused(_with_index(_entry(1, digests=digests)), "sealing.integrity", key_holders="owner")
 
 
 def test_sea_12_full_chunks_cannot_be_cut_off_at_the_end_of_an_entry(tmp_path: Path) -> None:

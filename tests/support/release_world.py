@@ -79,10 +79,12 @@ class ReleaseWorld:
     def secrets(self) -> dict[SecretName, Secret]:
         return {self.name: Secret(CANARY)}
 
-    def policy(self, *, tenant: str = "acme", manifest: bytes = MANIFEST, **top: Any) -> AppraisalPolicy:
+    def policy(
+        self, *, tenant: str = "acme", manifest: bytes = MANIFEST, max_age: str | None = "60s"
+    ) -> AppraisalPolicy:
         return AppraisalPolicy.from_table(
             {
-                "tees": ["snp"], "max_age": "60s", **top,
+                "tees": ["snp"], **({"max_age": max_age} if max_age else {}),
                 "service": {"kind": "model", "id": tenant, "manifest": [hashlib.sha256(manifest).hexdigest()]},
                 "reference": {"snp": {"measurement": [measurement(manifest).hex()]}},
             }
@@ -121,7 +123,13 @@ class ReleaseWorld:
         return release(evidence, request, secrets, **arguments)
 
     def evidence(
-        self, nonce: bytes, *, key: bytes | None = None, tenant: str = "acme", **fields: Any
+        self,
+        nonce: bytes,
+        *,
+        key: bytes | None = None,
+        tenant: str = "acme",
+        cached: bool = False,
+        **fields: Any,
     ) -> bytes:
         """Genuine evidence over key material of any purpose, audience and key that the enclave's code might make."""
         material = KeyMaterial(
@@ -137,5 +145,5 @@ class ReleaseWorld:
         )
         return Evidence(
             platform=answer.platform, key_material=material, manifest=MANIFEST,
-            proof=binding.NonceProof(1, 0, ()), endorsements=answer.endorsements,
+            proof=None if cached else binding.NonceProof(1, 0, ()), endorsements=answer.endorsements,
         ).encode()  # fmt: skip
