@@ -16,6 +16,7 @@ from confide.errors import ChannelError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from confide.channel.deadlines import Deadlines
     from confide.channel.message import OutgoingMessage
     from confide.channel.settings import ChannelSettings
 
@@ -32,12 +33,14 @@ class Answer:
         message: OutgoingMessage,
         send: Callable[[MutableMapping[str, Any]], Awaitable[None]],
         settings: ChannelSettings,
+        deadlines: Deadlines,
         *,
         bodiless: bool,
     ) -> None:
         self._message = message
         self._send = send
         self._settings = settings
+        self._deadlines = deadlines
         self._bodiless = bodiless
         self._pending = [message.start()]
         self._started = False
@@ -104,7 +107,7 @@ class Answer:
         elif not data:
             return
         try:
-            async with asyncio.timeout(self._settings.frame_seconds):
+            with self._deadlines.within(self._settings.frame_seconds):
                 if not self._started:
                     self._started = True
                     fields = list(_FIELDS)

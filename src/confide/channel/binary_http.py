@@ -75,6 +75,11 @@ class RequestHead:
     path: bytes
     fields: Fields
 
+    @property
+    def binders(self) -> tuple[bytes, ...]:
+        """The values of ``confide-binder``."""
+        return tuple(value for name, value in self.fields if name == BINDER_FIELD)
+
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:

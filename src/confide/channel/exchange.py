@@ -8,7 +8,6 @@ Source: ``docs/spec/envelope.md``, sections 6, 7, 9 and 10.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from confide.channel.binary_http import RequestHead
+    from confide.channel.deadlines import Deadlines
     from confide.channel.incoming import IncomingRequest
     from confide.channel.settings import ChannelSettings
 
@@ -82,11 +82,13 @@ class InnerExchange:
         settings: ChannelSettings,
         receive: Receive,
         send: Send,
+        deadlines: Deadlines,
         *,
         on_error: Callable[[BaseException], None] | None,
     ) -> None:
         self._request = request
         self._settings = settings
+        self._deadlines = deadlines
         self._outer_receive = receive
         self._outer_send = send
         self._on_error = on_error
@@ -128,7 +130,7 @@ class InnerExchange:
     async def _read_head(self) -> RequestHead | None:
         request = self._request
         try:
-            async with asyncio.timeout(self._settings.head_seconds):
+            with self._deadlines.within(self._settings.head_seconds):
                 while request.head is None:
                     if request.next() is None and not await self._pull():
                         return None
@@ -172,7 +174,7 @@ class InnerExchange:
 
     async def _pull_in_time(self) -> bool:
         try:
-            async with asyncio.timeout(self._settings.frame_seconds):
+            with self._deadlines.within(self._settings.frame_seconds):
                 return await self._pull()
         except TimeoutError:
             raise ChannelError("timeout", "the next frame of the request took too long") from None
@@ -249,7 +251,9 @@ class InnerExchange:
             if length is None and last:
                 length = len(body)
             message = self._request.respond(response, length=length)
-            self._answer = Answer(message, self._outer_send, self._settings, bodiless=bodiless)
+            self._answer = Answer(
+                message, self._outer_send, self._settings, self._deadlines, bodiless=bodiless
+            )
         await self._answer.write(body, last=last)
 
     async def _complete(self, failure: BaseException | None) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide.channel import padding
 from confide.crypto.aead import TAG, Aead, AuthenticationFailed
@@ -51,13 +51,22 @@ class Direction(enum.Enum):
     RESPONSE = "response"
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One authenticated frame."""
 
     kind: Kind
     final: bool
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What one kind byte means."""
+
+    kind: Kind
+    final: bool
+    limit: int
+    aad: bytes
 
 
 _LIMITS = {
@@ -66,8 +75,20 @@ _LIMITS = {
     Kind.RECEIPT: MAX_SMALL,
     Kind.ABORT: MAX_ABORT,
 }
-_KINDS = {kind.value | final: (kind, bool(final)) for kind in Kind for final in (0, FINAL)}
-_AAD = {byte: bytes((byte,)) for byte in _KINDS}
+_RULES = {
+    kind.value | final: _Rule(kind, bool(final), _LIMITS[kind], bytes((kind.value | final,)))
+    for kind in Kind
+    for final in (0, FINAL)
+}
+_FIRST = {
+    Direction.REQUEST: frozenset({Kind.HEAD, Kind.HEAD | FINAL}),
+    Direction.RESPONSE: frozenset({Kind.HEAD, Kind.HEAD | FINAL, Kind.ABORT | FINAL}),
+}
+_LATER = {
+    Direction.REQUEST: frozenset({Kind.DATA, Kind.DATA | FINAL, Kind.ABORT | FINAL}),
+    Direction.RESPONSE: frozenset({Kind.DATA, Kind.DATA | FINAL, Kind.RECEIPT | FINAL, Kind.ABORT | FINAL}),
+}
+"""The grammar: which kind bytes may come first, and which after the first."""
 
 _pool: deque[bytearray] = deque(maxlen=16)
 
@@ -107,27 +128,23 @@ class FrameSealer:
         if not length + padding.LENGTH_BYTES <= size <= padding.MAX_PLAINTEXT:
             raise _refuse("frame_too_large", index, "the content does not fit its frame")
         self._index = index + 1
-        byte = kind | FINAL if final else kind.value
+        aad = _RULES[kind | FINAL if final else kind].aad
         nonce = (self._iv ^ index).to_bytes(12, "big")
         if size <= _POOLED:
             plaintext = b"".join(
                 (length.to_bytes(4, "big"), content, _ZEROS[: size - length - padding.LENGTH_BYTES])
             )
-            return b"".join(
-                ((size + TAG).to_bytes(4, "big"), _AAD[byte], self._aead.seal(nonce, plaintext, _AAD[byte]))
-            )
+            return b"".join(((size + TAG).to_bytes(4, "big"), aad, self._aead.seal(nonce, plaintext, aad)))
         buffer = _borrow()
         view = memoryview(buffer)
         view[:4] = (size + TAG).to_bytes(4, "big")
-        view[4] = byte
+        view[4:5] = aad
         view[5:9] = length.to_bytes(4, "big")
         view[9 : 9 + length] = content
         pad = size - length - padding.LENGTH_BYTES
         if pad:
             view[9 + length : HEADER + size] = bytes(pad)
-        self._aead.seal_into(
-            nonce, view[HEADER : HEADER + size], _AAD[byte], view[HEADER : HEADER + size + TAG]
-        )
+        self._aead.seal_into(nonce, view[HEADER : HEADER + size], aad, view[HEADER : HEADER + size + TAG])
         frame = bytes(view[: HEADER + size + TAG])
         _pool.append(buffer)
         return frame
@@ -143,34 +160,34 @@ class FrameOpener:
 
     __slots__ = (
         "_aead",
+        "_allowed",
         "_broken",
         "_buffer",
         "_chunk",
         "_direction",
         "_filled",
         "_finished",
-        "_header",
         "_index",
         "_iv",
         "_length",
         "_max_body",
         "_position",
-        "_previous",
         "_received",
+        "_rule",
     )
 
     def __init__(self, key_and_iv: bytes, direction: Direction, *, max_body: int | None = None) -> None:
         self._aead = Aead(key_and_iv[:32])
         self._iv = int.from_bytes(key_and_iv[32:], "big")
         self._direction = direction
+        self._allowed = _FIRST[direction]
         self._max_body = max_body
         self._index = 0
         self._received = 0
-        self._previous: Kind | None = None
         self._finished = False
         self._chunk: bytes = b""
         self._position = 0
-        self._header = 0  # The kind byte of the frame whose ciphertext is being gathered; 0 for none.
+        self._rule: _Rule | None = None  # That of the frame whose ciphertext is being gathered.
         self._length = 0
         self._buffer: bytearray | None = None
         self._filled = 0
@@ -213,96 +230,74 @@ class FrameOpener:
     def _next(self) -> Frame | None:
         if self._finished:
             return None
-        if not self._header and not self._read_header():
-            return None
-        chunk, position, length = self._chunk, self._position, self._length
-        available = len(chunk) - position
+        chunk, position = self._chunk, self._position
+        rule = self._rule
+        if rule is None:
+            begin = position + HEADER
+            if len(chunk) < begin:
+                return None
+            rule = self._check_header(chunk[begin - 1], int.from_bytes(chunk[position : begin - 1], "big"))
+            position = begin
+        length = self._length
+        end = position + length
         buffer = self._buffer
-        if buffer is None and available >= length:
+        if buffer is None and len(chunk) >= end:
             # The whole frame is at hand: open it straight from the chunk.
-            self._position = position + length
-            with memoryview(chunk) as whole, whole[position : position + length] as source:
-                return self._open(source, bytearray(length))
+            self._position = end
+            return self._open(rule, memoryview(chunk)[position:end], bytearray(length - TAG))
+        self._rule = rule
         if buffer is None:
             buffer = self._buffer = _borrow() if length > _POOLED else bytearray(length)
             self._filled = 0
-        count = min(available, length - self._filled)
-        with memoryview(chunk) as whole:
-            buffer[self._filled : self._filled + count] = whole[position : position + count]
+        count = min(len(chunk) - position, length - self._filled)
+        buffer[self._filled : self._filled + count] = memoryview(chunk)[position : position + count]
         self._position = position + count
         self._filled += count
         if self._filled < length:
             return None
-        self._buffer = None
-        with memoryview(buffer) as whole, whole[:length] as source:
-            frame = self._open(source, buffer)
+        self._buffer = self._rule = None
+        frame = self._open(rule, memoryview(buffer)[:length], buffer)
         if length > _POOLED:
             _pool.append(buffer)
         return frame
 
-    def _read_header(self) -> bool:
-        position = self._position
-        if len(self._chunk) - position < HEADER:
-            return False
-        header = self._chunk[position : position + HEADER]
-        self._check_header(header[4], int.from_bytes(header[:4], "big"))
-        self._position = position + HEADER
-        return True
-
-    def _check_header(self, byte: int, length: int) -> None:
-        known = _KINDS.get(byte)
-        if known is None:
-            raise _refuse("protocol", self._index, "unknown kind")
-        kind, final = known
-        if not self._allowed(kind, final=final):
+    def _check_header(self, byte: int, length: int) -> _Rule:
+        if byte not in self._allowed:
             raise _refuse("protocol", self._index, "a frame of this kind has no place here")
-        if not MIN_CIPHERTEXT <= length <= _LIMITS[kind]:
+        rule = _RULES[byte]
+        if not MIN_CIPHERTEXT <= length <= rule.limit:
             raise _refuse("frame_too_large", self._index, "its length is outside the limits")
         if self._index >= MAX_FRAMES:
             raise _refuse("protocol", self._index, "the message has too many frames")
-        self._header = byte
         self._length = length
+        return rule
 
-    def _allowed(self, kind: Kind, *, final: bool) -> bool:
-        previous = self._previous
-        if kind is Kind.DATA:
-            return previous is not None
-        if kind is Kind.HEAD:
-            return previous is None
-        if kind is Kind.RECEIPT:
-            return final and previous is not None and self._direction is Direction.RESPONSE
-        return final and (previous is not None or self._direction is Direction.RESPONSE)
-
-    def _open(self, source: memoryview, out: bytearray) -> Frame:
+    def _open(self, rule: _Rule, source: memoryview, out: bytearray) -> Frame:
         """Check the tag, then the inside. ``source`` may lie in ``out``: the cipher works in place."""
-        byte, index = self._header, self._index
-        kind, final = _KINDS[byte]
+        index = self._index
         size = self._length - TAG
         nonce = (self._iv ^ index).to_bytes(12, "big")
-        with memoryview(out) as whole, whole[:size] as plaintext:
-            try:
-                self._aead.open_into(nonce, source, _AAD[byte], plaintext)
-            except AuthenticationFailed:
-                raise _refuse("record_auth", index, "it does not authenticate") from None
-            length = int.from_bytes(plaintext[:4], "big")
-            end = padding.LENGTH_BYTES + length
-            if end > size:
-                raise _refuse("protocol", index, "its content is longer than the frame")
-            rest = size - end
-            if rest and bytes(plaintext[end:]).count(0) != rest:
-                raise _refuse("protocol", index, "its padding is not zero")
-            if kind is Kind.DATA and not final and not length:
+        try:
+            self._aead.open_into(nonce, source, rule.aad, out)
+        except AuthenticationFailed:
+            raise _refuse("record_auth", index, "it does not authenticate") from None
+        length = int.from_bytes(out[:4], "big")
+        end = padding.LENGTH_BYTES + length
+        if end > size:
+            raise _refuse("protocol", index, "its content is longer than the frame")
+        if end < size and out.count(0, end, size) != size - end:
+            raise _refuse("protocol", index, "its padding is not zero")
+        final = rule.final
+        if rule.kind is Kind.DATA:
+            if not length and not final:
                 raise _refuse("protocol", index, "an empty frame that is not final")
-            content = bytes(plaintext[padding.LENGTH_BYTES : end])
-        if kind is Kind.DATA:
             self._received += length
             if self._max_body is not None and self._received > self._max_body:
                 raise _refuse("too_large", index, "the body is larger than the service admits")
         if final:
-            self._finished = True
             if self._position < len(self._chunk):
                 raise _refuse("protocol", index, "bytes after the final frame")
-        self._header = 0
+            self._finished = True
         self._index = index + 1
-        self._previous = kind
-        return Frame(kind, final, content)
+        self._allowed = _LATER[self._direction]
+        return Frame(rule.kind, final, bytes(memoryview(out)[padding.LENGTH_BYTES : end]))

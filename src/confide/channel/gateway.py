@@ -8,10 +8,12 @@ Source: ``docs/spec/envelope.md``, sections 2, 4, 7, 9 and 10.
 from __future__ import annotations
 
 import asyncio
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from confide.channel import head as heads
+from confide.channel.deadlines import Deadlines
 from confide.channel.exchange import InnerExchange, send_status
 from confide.errors import ConfideError, EnclaveError
 
@@ -56,6 +58,8 @@ class Gateway:
         self._device = asyncio.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._sweeping: asyncio.TimerHandle | None = None
+        self._next_sweep = math.inf
+        self._watched: Deadlines | None = None
 
     @property
     def exchanges(self) -> int:
@@ -83,6 +87,8 @@ class Gateway:
         finally:
             if self._sweeping is not None:
                 self._sweeping.cancel()
+            if self._watched is not None:
+                self._watched.close()
             if self._executor is not None:
                 self._executor.shutdown(wait=False)
 
@@ -100,7 +106,8 @@ class Gateway:
             else:
                 await send_status(send, 404)
         finally:
-            self._sweep_later()
+            if self._instance.table.next_end < self._next_sweep:
+                self._sweep()
 
     # The envelope
 
@@ -119,7 +126,9 @@ class Gateway:
             return
         self._exchanges += 1
         try:
-            exchange = InnerExchange(request, settings, receive, send, on_error=self._on_error)
+            exchange = InnerExchange(
+                request, settings, receive, send, self._deadlines(), on_error=self._on_error
+            )
             await exchange.run(self._application, self._state)
         finally:
             self._exchanges -= 1
@@ -238,22 +247,22 @@ class Gateway:
 
     # Housekeeping
 
-    def _sweep_later(self) -> None:
-        """See to it that keys and sessions are dropped at their end even if nobody asks any more."""
-        seconds = self._instance.sweep()
-        if seconds is None:
-            return
-        loop = asyncio.get_running_loop()
-        at = loop.time() + max(seconds, 0.1)
-        if self._sweeping is not None:
-            if at >= self._sweeping.when() - 0.1:
-                return
-            self._sweeping.cancel()
-        self._sweeping = loop.call_at(at, self._sweep)
-
     def _sweep(self) -> None:
-        self._sweeping = None
-        self._sweep_later()
+        """See to it that keys and sessions are dropped at their end even if nobody asks any more."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        seconds = self._instance.sweep()
+        self._next_sweep = self._instance.table.next_end
+        if seconds is not None:
+            self._sweeping = asyncio.get_running_loop().call_later(max(seconds, 0.1), self._sweep)
+
+    def _deadlines(self) -> Deadlines:
+        """Those of the running event loop."""
+        watched = self._watched
+        if watched is None or watched.loop is not asyncio.get_running_loop():
+            watched = self._watched = Deadlines()
+        return watched
 
 
 def _content_type(scope: Message) -> bytes | None:

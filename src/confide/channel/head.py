@@ -6,7 +6,7 @@ Source: ``docs/spec/envelope.md``, sections 4 and 7.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from confide.channel import schedule
 from confide.errors import ChannelError
@@ -37,8 +37,7 @@ _REQUEST = b"CFE1\x01"
 _RESPONSE = b"CFE1\x02\x00"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The head of a request: ``kid`` 32 bytes, ``wrap`` 1200, ``salt`` 16, ``seq`` below 2^63."""
 
     receipt_wanted: bool

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from confide.channel import binary_http, head, receipt, schedule
 from confide.channel.frames import Direction, FrameOpener, Kind
 from confide.channel.message import OutgoingMessage
+from confide.channel.sessions import ReadHead
 from confide.errors import ChannelError, ConfideError, EnclaveError
 
 if TYPE_CHECKING:
@@ -41,9 +42,27 @@ class IncomingRequest:
     true with the final frame. Every refusal is a ``ConfideError`` of which the peer learns ``outer_status`` only.
     """
 
+    __slots__ = (
+        "_committed",
+        "_declared",
+        "_hash",
+        "_instance",
+        "_opener",
+        "_outer",
+        "_prefix",
+        "_received",
+        "_responded",
+        "_secret",
+        "_session",
+        "_transcript",
+        "cancelled",
+        "complete",
+        "head",
+    )
+
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._prefix = bytearray()
+        self._prefix = b""
         self._outer: Head | None = None
         self._session: Session | None = None
         self._committed = False
@@ -55,13 +74,8 @@ class IncomingRequest:
         self._received = 0
         self._responded = False
         self.cancelled = False
+        self.complete = False
         self.head: RequestHead | None = None
-        self.raw_head = b""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the final frame has authenticated."""
-        return self._opener is not None and self._opener.finished and not self.cancelled
 
     @property
     def frame(self) -> int:
@@ -73,17 +87,13 @@ class IncomingRequest:
         if self._opener is not None:
             self._opener.push(data)
             return
-        missing = head.REQUEST_HEAD - len(self._prefix)
-        if not self._prefix and len(data) >= missing:
-            prefix = data[:missing]
-        else:
-            self._prefix += data[:missing]
-            if len(data) < missing:
-                return
-            prefix = bytes(self._prefix)
-        self._find(head.decode_request(prefix))
-        if len(data) > missing:
-            self.push(data[missing:])
+        if self._prefix:
+            data = self._prefix + data
+        if len(data) < head.REQUEST_HEAD:
+            self._prefix = data
+            return
+        self._prefix = b""
+        self._find(head.decode_request(data[: head.REQUEST_HEAD])).push(data[head.REQUEST_HEAD :])
 
     def end(self) -> None:
         """No more bytes come: ``truncated`` unless the final frame was there."""
@@ -101,16 +111,19 @@ class IncomingRequest:
             return None
         if self.head is None:
             self._admit(frame)
-            return b""
-        if frame.kind is Kind.ABORT:
+            content = b""
+        elif frame.kind is Kind.ABORT:
             self.cancelled = True
             return b""
-        content = frame.content
-        self._received += len(content)
-        if self._hash is not None:
-            self._hash.update(content)
+        else:
+            content = frame.content
+            self._received += len(content)
+            if self._hash is not None:
+                self._hash.update(content)
         if frame.final:
-            self._check_length()
+            if self._declared is not None and self._declared != self._received:
+                raise ChannelError("protocol", "the body has another length than its head says")
+            self.complete = True
         return content
 
     def respond(self, response: ResponseHead, *, length: int | None) -> OutgoingMessage:
@@ -122,7 +135,7 @@ class IncomingRequest:
         if not self.complete or self._responded or self.head is None or self._outer is None:
             raise EnclaveError("bad_state", "a response is sent once, after the whole request")
         self._instance.check_process()
-        raw = binary_http.encode_response(response)
+        raw = self._instance.encode_head(response)
         self._responded = True
         nonce = self._instance.random(schedule.NONCE_BYTES)
         key = schedule.response_key(self._secret, self._transcript, nonce)
@@ -151,18 +164,19 @@ class IncomingRequest:
             self._committed = False
             self._instance.table.release(self._session)
 
-    def _find(self, outer: Head) -> None:
+    def _find(self, outer: Head) -> FrameOpener:
         sid = schedule.sid(outer.wrap)
         session = self._instance.table.find(outer, sid, self._instance.monotonic())
         self._outer = outer
         self._session = session
         self._secret = session.secret
         self._transcript = outer.transcript(sid)
-        self._opener = FrameOpener(
+        opener = self._opener = FrameOpener(
             schedule.request_key(self._secret, self._transcript),
             Direction.REQUEST,
             max_body=self._instance.settings.max_body,
         )
+        return opener
 
     def _admit(self, frame: Frame) -> None:
         """The first frame has authenticated: spend the number, then read what the frame says."""
@@ -172,32 +186,35 @@ class IncomingRequest:
         instance.check_process()
         self._session = instance.table.commit(session, outer.seq, instance.monotonic())
         self._committed = True
-        self.raw_head = frame.content
-        request = binary_http.decode_request(frame.content)
+        read = self._read_head(self._session, frame.content)
+        request = read.request
         if not hmac.compare_digest(request.authority, instance.authority):
             raise ChannelError("protocol", "the request is for another service")
-        self._check_binder(request)
-        self._declared = binary_http.content_length(request.fields)
+        if read.binders:
+            self._check_binder(read.binders)
+        self._declared = read.declared
         if self._declared is not None and self._declared > instance.settings.max_body:
             raise ChannelError("too_large", "the body is larger than the service admits")
         if outer.receipt_wanted:
             secret = schedule.receipt_secret(self._secret, self._transcript)
             self._hash = receipt.Transcript(secret, b"request", frame.content)
-        if frame.final:
-            self._check_length()
         self.head = request
 
-    def _check_binder(self, request: RequestHead) -> None:
-        values = [value for name, value in request.fields if name == binary_http.BINDER_FIELD]
-        if not values:
-            return
-        expected = b":%s:" % base64.b64encode(schedule.binder(self._secret, self._transcript))
-        if len(values) != 1 or not hmac.compare_digest(values[0], expected):
-            raise ChannelError("protocol", "the binder is not that of this request")
+    @staticmethod
+    def _read_head(session: Session, content: bytes) -> ReadHead:
+        """The head in ``content``. Clients repeat themselves, so a session keeps the last one that it read."""
+        last = session.last_head
+        if last is not None and last.content == content:
+            return last
+        request = binary_http.decode_request(content)
+        read = ReadHead(content, request, binary_http.content_length(request.fields), request.binders)
+        session.last_head = read
+        return read
 
-    def _check_length(self) -> None:
-        if self._declared is not None and self._declared != self._received:
-            raise ChannelError("protocol", "the body has another length than its head says")
+    def _check_binder(self, binders: tuple[bytes, ...]) -> None:
+        expected = b":%s:" % base64.b64encode(schedule.binder(self._secret, self._transcript))
+        if len(binders) != 1 or not hmac.compare_digest(binders[0], expected):
+            raise ChannelError("protocol", "the binder is not that of this request")
 
     def _sign(self, transcript: receipt.Transcript, status: int) -> bytes:
         outer, session, instance = self._outer, self._session, self._instance

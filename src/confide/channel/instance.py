@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from confide.attestation.attester import Attester
+    from confide.channel.binary_http import ResponseHead
 
 __all__ = ["Instance", "ServiceName"]
 
@@ -80,6 +81,7 @@ class Instance:
         self._receipt_extension = receipt_extension
         self._epoch = 0
         self._cached: tuple[float, bytes] | None = None
+        self._last_head: tuple[ResponseHead, bytes] | None = None
         self._owner = os.getpid()
         self._closed = False
 
@@ -143,6 +145,15 @@ class Instance:
         """A request whose bytes have yet to come."""
         self.check_process()
         return IncomingRequest(self)
+
+    def encode_head(self, response: ResponseHead) -> bytes:
+        """The content of a response's head frame. Applications repeat themselves, so the last one is kept."""
+        last = self._last_head
+        if last is not None and last[0] == response:
+            return last[1]
+        raw = binary_http.encode_response(response)
+        self._last_head = (response, raw)
+        return raw
 
     def claimed_time(self) -> int:
         """The host's claim of the time, in Unix seconds."""

@@ -11,7 +11,7 @@ import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from confide.channel import schedule
 from confide.channel.settings import PERMIT_SECONDS, PERMITS
@@ -21,6 +21,7 @@ from confide.errors import ChannelError, EnclaveError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from confide.channel.binary_http import RequestHead
     from confide.channel.head import Head
     from confide.channel.settings import ChannelSettings
     from confide.crypto import hpke
@@ -51,10 +52,19 @@ class ChannelKey:
         self.dead.clear()
 
 
+class ReadHead(NamedTuple):
+    """The head of a request, from its bytes to what must be checked of it again each time."""
+
+    content: bytes
+    request: RequestHead
+    declared: int | None
+    binders: tuple[bytes, ...]
+
+
 class Session:
     """A secret shared with one client, and which of its request numbers are spent."""
 
-    __slots__ = ("ended", "genuine", "in_flight", "key", "opened", "secret", "sid", "window")
+    __slots__ = ("ended", "genuine", "in_flight", "key", "last_head", "opened", "secret", "sid", "window")
 
     def __init__(self, sid: bytes, key: ChannelKey, secret: bytes, *, genuine: bool) -> None:
         self.sid = sid
@@ -65,6 +75,7 @@ class Session:
         self.opened = 0.0
         self.in_flight = 0
         self.ended = False
+        self.last_head: ReadHead | None = None
 
 
 class Bucket:
@@ -108,7 +119,8 @@ class SessionTable:
         self._keys: dict[bytes, ChannelKey] = {}
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
         self._by_age: OrderedDict[bytes, Session] = OrderedDict()
-        self._next_end = math.inf
+        self.next_end = math.inf
+        """When (monotonic) something is over next."""
         self._unwraps = Bucket(settings.unwraps_per_second, 1 / settings.unwraps_per_second, now)
         self._making = Bucket(PERMITS, PERMIT_SECONDS, now)
 
@@ -131,7 +143,7 @@ class SessionTable:
             if not self._making.take(now):
                 raise EnclaveError("overloaded", "keys are made too fast", retryable=True)
             self._keys[key.kid] = key
-            self._next_end = min(self._next_end, key.opens_until)
+            self.next_end = min(self.next_end, key.opens_until)
 
     def sweep(self, now: float) -> float | None:
         """Drop what is over; the time at which something is over next, or ``None``."""
@@ -211,7 +223,7 @@ class SessionTable:
         session.opened = now
         self._sessions[session.sid] = session
         self._by_age[session.sid] = session
-        self._next_end = min(self._next_end, now + self._settings.max_session)
+        self.next_end = min(self.next_end, now + self._settings.max_session)
         return session
 
     def _end(self, session: Session) -> None:
@@ -230,7 +242,7 @@ class SessionTable:
         self._keys.pop(key.kid, None)
 
     def _sweep(self, now: float) -> float | None:
-        if now >= self._next_end:
+        if now >= self.next_end:
             limit = now - self._settings.max_session
             while self._by_age:
                 oldest = next(iter(self._by_age.values()))
@@ -242,5 +254,5 @@ class SessionTable:
             ends = [key.opens_until for key in self._keys.values()]
             if self._by_age:
                 ends.append(next(iter(self._by_age.values())).opened + self._settings.max_session)
-            self._next_end = min(ends, default=math.inf)
-        return None if self._next_end == math.inf else self._next_end
+            self.next_end = min(ends, default=math.inf)
+        return None if self.next_end == math.inf else self.next_end
