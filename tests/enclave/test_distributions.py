@@ -9,6 +9,8 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from confide.enclave import manifest
 from confide.enclave.distributions import CORE, Distribution, Installed, Wheels, closure, from_wheel
@@ -17,7 +19,7 @@ from confide.enclave.planted import refuse_planted
 from confide.enclave.service import Service
 from confide.errors import ConfigurationError, EnclaveError
 from support.installed import core_site, install, wheel
-from support.refusal import code_of
+from support.refusal import code_of, only_typed_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -223,6 +225,15 @@ def test_rt_12_a_link_to_a_folder_of_code_is_refused(tmp_path: Path) -> None:
     assert code_of(refuse_planted, Installed([site]), [get(site, "click")]) == "enclave.unmeasured"
 
 
+def test_rt_12_a_measured_package_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    site = core_site(tmp_path / "site")
+    used = [get(site, "click")]
+    refuse_planted(Installed([site]), used)
+    (site / "click").rename(tmp_path / "elsewhere")
+    (site / "click").symlink_to(tmp_path / "elsewhere")
+    assert code_of(refuse_planted, Installed([site]), used) == "enclave.unmeasured"
+
+
 def test_other_distributions_may_lie_beside_the_measured_ones(tmp_path: Path) -> None:
     site = core_site(tmp_path / "site")
     install(
@@ -316,3 +327,35 @@ def test_a_wheel_whose_content_is_not_what_its_record_says_is_refused(tmp_path: 
         for member in source.namelist():
             archive.writestr(member, b"other" if member == "small/data.txt" else source.read(member))
     assert code_of(from_wheel, forged) == "enclave.unmeasured"
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 255)), min_size=1, max_size=4))
+def test_a_damaged_wheel_is_refused_or_is_another_distribution(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    """Whatever bytes are changed, nothing but typed errors comes out, and never the digest with another content."""
+    folder = tmp_path_factory.mktemp("damaged")
+    made = wheel(folder, "small", files=FILES)
+    honest = from_wheel(made)
+    data = bytearray(made.read_bytes())
+    for place, change in changes:
+        data[place % len(data)] ^= change
+    made.write_bytes(data)
+    found = only_typed_errors(from_wheel, made)
+    if found is not None and found.digest == honest.digest:
+        assert dict(found.files) == dict(honest.files)
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.sampled_from(["RECORD", "METADATA"]), st.binary(max_size=80), st.integers(0, 400))
+def test_damaged_metadata_raises_only_typed_errors(
+    tmp_path_factory: pytest.TempPathFactory, name: str, junk: bytes, place: int
+) -> None:
+    site = core_site(tmp_path_factory.mktemp("site"))
+    file = site / "click-1.0.dist-info" / name
+    data = file.read_bytes()
+    file.write_bytes(data[:place] + junk + data[place + len(junk) :])
+    found = only_typed_errors(Installed([site]).get, "click")
+    if found is not None:
+        only_typed_errors(closure, Installed([site]), ["click"], TARGET.markers())

@@ -436,7 +436,7 @@ def test_a_difference_reads_like_a_change_list(tmp_path: Path) -> None:
 
 
 def test_a_difference_shows_no_control_characters() -> None:
-    lines = difference(small(), small(service=service(options={"app": "a\x1b[2Jb\n"})))
+    lines = difference(small(), small(service=service(options={"app": "a\x1b[2Jb\n", "k\x1b[2J\n": 1})))
     assert all(line.isprintable() for line in lines)
     assert lines
 

@@ -165,6 +165,8 @@ def test_sim_01_simulated_evidence_is_not_genuine_under_the_pinned_roots(
         evidence.platform, (), evidence.key_material, evidence.manifest, evidence.proof, forged
     )
     assert code_of(verify, policy_for(manifest), stapled, extra_anchors=[]) == "not_genuine.untrusted_root"
+    # The certificate of another start of the same chip does no harm, whichever of the two is tried.
+    assert verify(policy_for(manifest), stapled).verdict == "accepted"
 
 
 def test_sim_02_no_variable_file_or_folder_makes_the_simulated_root_trusted(
@@ -455,6 +457,10 @@ def test_what_the_device_cannot_measure_is_told_to_the_host_with_its_reason(
     assert caught.value.hint
 
 
+def test_a_device_that_cannot_be_started_is_a_typed_error(app: Service, tmp_path: Path) -> None:
+    assert code_of(spawn, app, interpreter=str(tmp_path / "no-python")) == "enclave.crashed"
+
+
 def test_a_device_that_dies_is_a_typed_error(app: Service) -> None:
     with spawn(app) as device:
         device._process.kill()
@@ -531,4 +537,4 @@ def test_sim_06_no_private_key_and_no_root_of_a_simulator_is_in_a_wheel(
     for member, data in contents.items():
         assert not KEYS.search(data), member
         assert not any(der in data for der in (opened.ark, opened.ask)), member
-        assert member.endswith((".py", ".pem", "py.typed")) or ".dist-info/" in member, member
+        assert member.endswith((".py", ".pem", ".md", "py.typed")) or ".dist-info/" in member, member

@@ -102,6 +102,20 @@ def test_a_folder_that_others_can_enter_is_refused(place: Path) -> None:
     assert code_of(Installation.open_or_create, place) == "enclave.bad_state"
 
 
+@pytest.mark.parametrize("obstacle", ["a file in the way", "a file for the parent", "a link to nowhere"])
+def test_a_place_where_no_root_can_be_kept_is_a_typed_error(tmp_path: Path, obstacle: str) -> None:
+    if obstacle == "a link to nowhere":
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / ".simulator.lock").symlink_to(tmp_path / "lock-of-another")
+    else:
+        (tmp_path / "data").write_bytes(b"")
+    place = tmp_path / "data" if obstacle == "a file in the way" else tmp_path / "data" / "simulator"
+    if obstacle == "a file in the way":
+        place = place / "simulator" / "deeper"
+    assert code_of(Installation.open_or_create, place) == "enclave.bad_state"
+    assert not (tmp_path / "lock-of-another").exists()
+
+
 def test_a_key_that_is_no_key_is_refused(place: Path) -> None:
     (place / "ask.pem").write_bytes(b"no key")
     assert code_of(Installation.open_or_create, place) == "enclave.bad_state"

@@ -13,16 +13,18 @@ import base64
 import binascii
 import csv
 import hashlib
+import lzma
 import os
 import re
 import stat
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from confide.enclave.markers import normalise, parse_requirement
-from confide.errors import ConfigurationError, EnclaveError
+from confide.errors import ConfideError, ConfigurationError, EnclaveError
 from confide.wire import cbor
 
 if TYPE_CHECKING:
@@ -64,6 +66,16 @@ _INSTALLER_FILES = frozenset(
     }
 )
 _BYTECODE = (".pyc", ".pyo")
+# What zipfile and its decompressors raise for damaged and for foreign archives.
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+)
 
 
 def _unmeasured(message: str, hint: str) -> EnclaveError:
@@ -259,7 +271,9 @@ def from_wheel(path: Path) -> Distribution:
     try:
         with zipfile.ZipFile(path) as archive:
             return _from_archive(archive, path.name)
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except ConfideError:
+        raise
+    except (*_BROKEN_ARCHIVE, OSError) as error:
         raise _unmeasured(f"{path.name} is not a readable wheel", "download it again") from error
 
 
@@ -277,6 +291,8 @@ def _from_archive(archive: zipfile.ZipFile, where: str) -> Distribution:
     if len(infos) != 1 or not {f"{min(infos)}/METADATA", f"{min(infos)}/RECORD"} <= digests.keys():
         raise _unmeasured(f"{where} has no metadata of one distribution", "download it again")
     info = min(infos)
+    if any(archive.getinfo(f"{info}/{name}").file_size > _MAX_METADATA for name in ("METADATA", "RECORD")):
+        raise _unmeasured(f"{where} has metadata longer than 4 MiB", "download it again")
     name, version, requires = _metadata(archive.read(f"{info}/METADATA"))
     for path, recorded in _record(archive.read(f"{info}/RECORD"), name).items():
         if recorded is not None and digests.get(path) != recorded:

@@ -294,7 +294,7 @@ def _settings(prefix: str, a: Mapping[str, object], b: Mapping[str, object]) -> 
     lines: list[str] = []
     for key in sorted(a.keys() | b.keys()):
         before, after = a.get(key), b.get(key)
-        name = f"{prefix}{key}"
+        name = f"{prefix}{_shown(key)}"
         if isinstance(before, dict) and isinstance(after, dict):
             lines += _settings(f"{name}: " if not prefix else f"{name}.", before, after)
         elif key not in a:

@@ -56,7 +56,9 @@ def refuse_planted(installed: Installed, used: Iterable[Distribution]) -> None:
         for entry in present:
             if entry.name == "__pycache__" and entry.is_dir(follow_symlinks=False):
                 continue
-            if entry.name in tops and entry.is_dir(follow_symlinks=False):
+            if entry.name in tops and entry.is_symlink():
+                raise _planted(entry.name)
+            if entry.name in tops and entry.is_dir():
                 _check_folder(site, Path(entry.path), listed)
             elif entry.is_dir():
                 # A name that is no identifier ("old.egg-info") is nothing that `import` could say.

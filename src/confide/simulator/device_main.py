@@ -39,6 +39,7 @@ def _start() -> _Importer:
 def main(host_number: int, worker_number: int) -> None:
     """Measure one service for the host, then serve its worker until either end is closed."""
     importer = _start()
+    import contextlib
     import resource
     import socket
     import threading
@@ -71,9 +72,11 @@ def main(host_number: int, worker_number: int) -> None:
 
     def end_with_host() -> None:
         # Whatever the host sends now is ignored: nothing that it says can change what was measured.
-        while host.recv(4096):
-            pass
-        worker.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):
+            while host.recv(4096):
+                pass
+        with contextlib.suppress(OSError):
+            worker.shutdown(socket.SHUT_RDWR)
 
     threading.Thread(target=end_with_host, daemon=True).start()
     Device(chip, encoded, debug=manifest.service.debug).serve(worker)

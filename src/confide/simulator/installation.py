@@ -109,11 +109,17 @@ def _anchor(ark: bytes, ask: bytes) -> TrustAnchor:
 def _made(directory: Path | None, random: Callable[[int], bytes]) -> Path:
     """The installation's folder, made if it is not there, and for its owner's eyes alone."""
     place = default_directory() if directory is None else directory
-    if not place.is_dir():
-        with _lock(place):
-            if not place.is_dir():
-                _create(place, random)
-    status = place.lstat()
+    try:
+        if not place.is_dir():
+            with _lock(place):
+                if not place.is_dir():
+                    _create(place, random)
+        status = place.lstat()
+    except OSError as error:
+        raise _bad(
+            f"the simulated device cannot keep its root: {error.strerror}",
+            "it lies below $XDG_DATA_HOME, by default ~/.local/share, which must be the user's own and writable",
+        ) from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise _bad(
             "the folder of the simulated device is a link, another user's, or open to others",
@@ -152,7 +158,9 @@ def _lock(place: Path) -> Iterator[None]:
     import fcntl
 
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(
+        place.parent / f".{place.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+    )
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

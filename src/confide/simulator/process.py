@@ -70,15 +70,22 @@ class DeviceProcess:
         host, host_end = socket.socketpair()
         worker, worker_end = socket.socketpair()
         with host_end, worker_end:
-            process = subprocess.Popen(
-                [interpreter, *ISOLATED, str(_MAIN), str(host_end.fileno()), str(worker_end.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={},
-                pass_fds=(host_end.fileno(), worker_end.fileno()),
-                start_new_session=True,
-            )
+            try:
+                process = subprocess.Popen(
+                    [interpreter, *ISOLATED, str(_MAIN), str(host_end.fileno()), str(worker_end.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    env={},
+                    pass_fds=(host_end.fileno(), worker_end.fileno()),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                host.close()
+                worker.close()
+                raise EnclaveError(
+                    "crashed", "the simulated device could not be started", stage="device"
+                ) from error
         host.settimeout(timeout)
         device = cls(process, host, worker)
         try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from confide.crypto import kdf
 from confide.crypto.issue import IssuingKey, issue
+from confide.crypto.signing import CURVES
 from confide.crypto.x509 import Extension
 from confide.simulator.installation import NOT_AFTER, NOT_BEFORE, PRODUCT, Installation, subject
 from confide.simulator.measurement import host_data, measurement
@@ -32,6 +33,7 @@ _SMT = 1 << 16
 _DEBUG = 1 << 19
 _PLATFORM = 1 << 0 | 1 << 2 | 1 << 5  # SMT on, ECC memory, alias check complete.
 _CHIP_INFO = b"confide/simulated/chip/1"
+_VCEK_INFO = b"confide/simulated/vcek/1"
 _DERIVE_INFO = b"confide/simulated/derive/1\x00"
 
 
@@ -42,7 +44,7 @@ def family_id(level: int) -> bytes:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Chip:
-    """One start of a simulated chip: its key lives here and nowhere else."""
+    """One start of a simulated chip, with its key."""
 
     installation: Installation
     chip_id: bytes
@@ -52,9 +54,14 @@ class Chip:
 
     @classmethod
     def power_on(cls, installation: Installation, *, random: Callable[[int], bytes] = os.urandom) -> Self:
-        """Make the key of this start and certify it under the installation's root, with the levels that reports name."""
+        """Derive the chip's key and certify it under the installation's root, with the levels that reports name.
+
+        As on hardware the key follows from the chip's secret and its TCB, so that certificates of an earlier start stay good.
+        """
         chip_id = kdf.hkdf(installation.secret, salt=b"", info=_CHIP_INFO, length=64)
-        key = IssuingKey.generate_p384()
+        # FIPS 186-5, A.2.1: at least 64 bits more than the order, reduced to 1 .. n-1.
+        wide = kdf.hkdf(installation.secret, salt=_TCB.encode(), info=_VCEK_INFO, length=64)
+        key = IssuingKey.from_scalar(int.from_bytes(wide, "big") % (CURVES["p384"][2] - 1) + 1)
         vcek = issue(
             subject=subject("SEV-VCEK"),
             issuer=subject(f"SEV-{PRODUCT}"),
