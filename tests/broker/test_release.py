@@ -27,6 +27,7 @@ from confide.keys import broker_messages as messages
 from confide.keys import release
 from confide.keys.broker_client import broker_audience
 from confide.keys.release import ReleaseRequest, SecretName, Wrapped
+from confide.keys.signed_policy import PutKey, SignedStatement, sign, verify
 from confide.simulator.installation import Installation
 from confide.simulator.snp import Chip
 from support.broker_world import BROKER, TENANT, Enclave, InProcessAttester
@@ -254,6 +255,78 @@ def test_kb_10_bnd_08_the_answer_opens_only_with_the_attested_key(world: World) 
         with pytest.raises(ConfideError):
             private.open(b"confide/1 release\x00" + wrapped.kid + wrapped.nonce, wrapped.wrap)
         assert [s.name for s in mine.accept(answer).secrets] == ["weights"]
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    "lie", ["another value", "no origin", "another's signature", "another salt", "not a pair"]
+)
+def test_kb_10_not_even_a_broker_gives_an_enclave_a_secret_of_its_own_choice(
+    world: World, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    decide = releases.Releaser._decide
+    wrap = release.wrap
+
+    def another_value(admission: Any, secrets: Any, **options: Any) -> Any:
+        return wrap(admission, {name: Secret(b"the broker's own choice") for name in secrets}, **options)
+
+    def lying(self: Any, *arguments: Any) -> Any:
+        granted = decide(self, *arguments)
+        ((signed, salt),) = granted.origins
+        forged = sign(dataclasses.replace(_statement(signed), owner=world.stranger.public), world.stranger)
+        origins: dict[str, Any] = {
+            "no origin": (),
+            "another's signature": ((forged, salt),),
+            "another salt": ((signed, bytes(32)),),
+            "not a pair": ((signed, b""),),
+        }
+        return dataclasses.replace(granted, origins=origins[lie])
+
+    async def story() -> None:
+        await world.stock("weights")
+        await world.fetch("weights")
+        if lie == "another value":
+            monkeypatch.setattr(releases, "wrap", another_value)
+        else:
+            monkeypatch.setattr(releases.Releaser, "_decide", lying)
+        wanted = "malformed.non_canonical" if lie == "not a pair" else "broker.integrity"
+        assert await refused(world.fetch("weights")) == wanted
+
+    asyncio.run(story())
+
+
+def _statement(signed: SignedStatement) -> PutKey:
+    return verify(signed, PutKey, store=None)
+
+
+def test_kb_05_a_refusal_is_written_down_only_after_it_was_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fsync in front of the answer, only where there is an owner to tell, would tell that there is one."""
+    events: list[str] = []
+    flush = world.app.releaser.flush_denials
+    monkeypatch.setattr(world.app.releaser, "flush_denials", lambda: (events.append("flush"), flush())[1])
+
+    async def story() -> None:
+        await world.stock("weights")
+        request, token = await ask(world, "weights")
+        body = messages.encode(
+            owner=world.owner.public, request=request.encode(), token=token, evidence=b"noise"
+        )
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def keep(message: Any) -> None:
+            events.append(message["type"])
+
+        await world.app({"type": "http", "method": "POST", "path": "/v1/release"}, receive, keep)
+        events.append("returned")
+        while "flush" not in events:  # noqa: ASYNC110 - the other thread says when
+            await asyncio.sleep(0.001)
+        assert events == ["http.response.start", "http.response.body", "returned", "flush"]
+        assert (await world.kinds())[-1] == "denied"
 
     asyncio.run(story())
 

@@ -447,3 +447,12 @@ def test_every_table_keeps_its_rows_apart(store: Store) -> None:
     for table in TABLES:
         write(store, "same", table.encode(), table=table)
     assert [read(store, "same", table=table) for table in TABLES] == [table.encode() for table in TABLES]
+
+
+def test_a_second_broker_on_the_same_file_is_noticed_by_the_first(path: Path, store: Store) -> None:
+    second = opened(path)
+    write(second, "d", b"d")
+    assert code_of(read, store, "a") == "broker.integrity"
+    assert code_of(write, store, "e", b"e") == "broker.integrity"
+    assert read(second, "d") == b"d"
+    second.close()

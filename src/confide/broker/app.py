@@ -77,7 +77,7 @@ class _Call:
 
 class BrokerApp:
     """ASGI over one store. Work that takes CPU or waits for the disk is done by a few threads; what would have to wait
-    behind more than 32 others is refused.
+    behind more than 64 others is refused.
     """
 
     def __init__(
@@ -115,6 +115,7 @@ class BrokerApp:
         if not store.anchored:
             with store.transaction() as tx:
                 tx.record("started", b"", {"anchored": False, "releasing": self.releaser.open})
+        self._flushing: set[asyncio.Task[None]] = set()
         releases = self._releases = _Lane(RELEASE_WORKERS)
         owners = self._owners = _Lane(OWNER_WORKERS)
         self._routes: Mapping[tuple[str, str], tuple[_Lane, Callable[[_Call], dict[str, object]]]] = {
@@ -144,7 +145,10 @@ class BrokerApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         if status >= 400:
-            await self._releases.run(self._flush)
+            # Apart from the answer, whose time must not tell whether there was anything to write.
+            task = asyncio.create_task(self._releases.run(self._flush))
+            self._flushing.add(task)
+            task.add_done_callback(self._flushing.discard)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -160,6 +164,7 @@ class BrokerApp:
         """Finish what runs, then close the store."""
         self._releases.close()
         self._owners.close()
+        self._flush()
         self._store.close()
 
     async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes]:
@@ -221,7 +226,11 @@ class BrokerApp:
         call.fields.end()
         self._evidence.take(call.peer)  # Verifying is the dear part, and is paid for before it begins.
         granted = self.releaser.release(owner, request, token, evidence)
-        return {"answer": granted.wrapped.encode(), "record": granted.record}
+        return {
+            "answer": granted.wrapped.encode(),
+            "origins": [[signed.data, salt] for signed, salt in granted.origins],
+            "record": granted.record,
+        }
 
     def _put(self, call: _Call) -> dict[str, object]:
         signed = SignedStatement.from_value(call.fields.list_("statement"))
@@ -253,6 +262,7 @@ class BrokerApp:
         start = call.fields.integer("start", 0, 2**53)
         count = call.fields.integer("count", 1, MAX_AUDIT_PAGE)
         call.fields.end()
+        self._flush()  # Whoever asks is shown what was refused until now.
         with self._store.holding():
             entries = list(self.holdings.audit(owner, start, count))
             return {"entries": entries, "head": self._store.head, "length": self._store.length}

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from confide.broker.store import Store, Transaction
     from confide.keys.release import SecretName
 
-__all__ = ["Holdings", "Policy"]
+__all__ = ["Held", "Holdings", "Policy"]
 
 MAX_PER_OWNER = {"secrets": 4096, "policies": 1024, "revocations": 4096}
 
@@ -54,6 +54,15 @@ class Policy:
     def digest(self) -> bytes:
         """SHA-256 of the signed bytes."""
         return self.signed.digest
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A secret with what proves its origin to whoever receives it: the salt of its commitment and the signed statement."""
+
+    secret: Secret = field(repr=False)
+    salt: bytes = field(repr=False)
+    signed: SignedStatement = field(repr=False)
 
 
 class Holdings:
@@ -99,7 +108,7 @@ class Holdings:
             old = tx.get("secrets", key)
             if old is not None:
                 if hmac.compare_digest(old, row):
-                    return self._store.length  # The same request again, after an answer that was lost.
+                    return tx.length  # The same request again, after an answer that was lost.
                 raise BrokerError(
                     "conflict", "this version of the secret exists", hint="put the secret as a new version"
                 )
@@ -116,7 +125,7 @@ class Holdings:
                     "statement": signed.digest,
                 },
             )
-        return self._store.length
+        return tx.length
 
     def set_policy(self, signed: SignedStatement) -> int:
         """Put a policy in force in place of the tenant's older one; gives the number of the ledger record.
@@ -131,7 +140,7 @@ class Holdings:
         with self._store.transaction() as tx:
             old = tx.get("policies", key)
             if old == row:
-                return self._store.length
+                return tx.length
             if old is None:
                 self._limit(tx, "policies", signed.owner)
             self._rise(tx, statement)
@@ -148,7 +157,7 @@ class Holdings:
                     "statement": signed.digest,
                 },
             )
-        return self._store.length
+        return tx.length
 
     def revoke(self, signed: SignedStatement) -> int:
         """Take something back; when this returns, nothing is released against it any more, and never was after the
@@ -167,7 +176,7 @@ class Holdings:
         with self._store.transaction() as tx:
             old = tx.get(table, key)
             if old == row:
-                return self._store.length
+                return tx.length
             if old is None:
                 # A name that was never put can be revoked as well: then it can never be put.
                 self._limit(tx, table, signed.owner)
@@ -186,7 +195,7 @@ class Holdings:
                     "statement": signed.digest,
                 },
             )
-        return self._store.length
+        return tx.length
 
     def overview(self, owner: bytes) -> dict[str, Any]:
         """What an owner has here, without a secret: ``secrets``, ``policies``, ``revocations`` and last ``serials``."""
@@ -249,21 +258,22 @@ class Holdings:
             raise BrokerError("integrity", "a policy stands in another tenant's place")
         return Policy(statement, signed)
 
-    def secret(self, tx: Transaction, owner: bytes, name: SecretName) -> Secret | None:
-        """A secret, exactly as its owner signed for it; None if it was never put or was revoked."""
+    def secret(self, tx: Transaction, owner: bytes, name: SecretName) -> Held | None:
+        """A secret and its owner's statement, exactly as its owner signed for it; None if it was never put or was revoked."""
         row = tx.get("secrets", _secret_key(owner, name))
         if row is None:
             return None
         fields = _read(row)
         if not fields.has("put"):
             return None
-        statement = self._again(owner, fields.bytes_("put"), PutKey)
+        signed = SignedStatement(owner, fields.bytes_("put"))
+        statement = self._again(owner, signed.data, PutKey)
         value = fields.bytes_("secret", max_length=MAX_SECRET_BYTES)
         salt = fields.bytes_("salt", 32)
         fields.end()
         if statement.secret != name or not hmac.compare_digest(commitment(salt, value), statement.commitment):
             raise BrokerError("integrity", "a stored secret is not the one that its owner signed for")
-        return Secret(value)
+        return Held(Secret(value), salt, signed)
 
     def has_secret(self, tx: Transaction, owner: bytes, name: SecretName) -> bool:
         """Whether a version is there and not revoked."""

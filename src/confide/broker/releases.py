@@ -22,7 +22,7 @@ import functools
 import hmac
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     from confide.attestation.anchors import TrustAnchor
     from confide.broker.challenges import StatelessChallenges
-    from confide.broker.holdings import Holdings, Policy
+    from confide.broker.holdings import Held, Holdings, Policy
     from confide.broker.limits import Buckets
     from confide.broker.store import Store, Transaction
-    from confide.crypto.secret import Secret
     from confide.keys.broker_messages import Wanted
+    from confide.keys.signed_policy import SignedStatement
 
 __all__ = ["Granted", "Releaser"]
 
@@ -59,9 +59,12 @@ def _admits_nobody() -> AppraisalPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A release: the wrapped secrets and the length of the ledger that holds its record."""
+    """A release: the wrapped secrets, what proves their origin (in the order of the request), and the length of the ledger
+    that holds its record.
+    """
 
     wrapped: Wrapped
+    origins: tuple[tuple[SignedStatement, bytes], ...] = field(repr=False)
     record: int
 
 
@@ -95,6 +98,7 @@ class Releaser:
         self._clock = clock
         self._denials: OrderedDict[tuple[bytes, str, str], int] = OrderedDict()
         self._denials_lock = threading.Lock()
+        self._flush_lock = threading.Lock()
         # Imported now: code that is first loaded by a request would be read from the disk at a time of the host's choosing.
         for tee in schemes.PACKAGES:
             configured = schemes.configured(tee)
@@ -167,14 +171,16 @@ class Releaser:
         self._releases.take((owner, material.service.instance))
         with self._store.holding():
             with self._store.transaction() as tx:  # (3)
-                secrets = self._check_again(tx, owner, request, policy, admission)
+                held = self._check_again(tx, owner, request, policy, admission)
                 tx.record("release", owner, _release_details(request, policy, admission, age))
             try:
+                secrets = {name: item.secret for name, item in held.items()}
                 wrapped = wrap(admission, secrets, lease=policy.statement.lease_seconds)  # (4)
             finally:
-                for secret in secrets.values():
-                    secret.erase()
-            return Granted(wrapped, self._store.length)
+                for item in held.values():
+                    item.secret.erase()
+            origins = tuple((item.signed, item.salt) for item in held.values())
+            return Granted(wrapped, origins, tx.length)
 
     def _check_again(
         self,
@@ -183,7 +189,7 @@ class Releaser:
         request: ReleaseRequest,
         policy: Policy,
         admission: Admission,
-    ) -> dict[SecretName, Secret]:
+    ) -> dict[SecretName, Held]:
         now = self._holdings.policy(tx, owner, request.tenant)
         if now is None or not hmac.compare_digest(now.digest, policy.digest):
             raise KeyRefused("denied", "the policy was changed while evidence was verified")
@@ -200,29 +206,30 @@ class Releaser:
                 raise KeyRefused("denied", "a measurement of the enclave was revoked")
         if not self._holdings.admit_instance(tx, now, material.service.instance):
             raise KeyRefused("denied", "the policy admits no further instance")
-        secrets: dict[SecretName, Secret] = {}
+        held: dict[SecretName, Held] = {}
         for name in request.secrets:
-            secret = self._holdings.secret(tx, owner, name)
-            if secret is None:
-                for found in secrets.values():
-                    found.erase()
+            item = self._holdings.secret(tx, owner, name)
+            if item is None:
+                for found in held.values():
+                    found.secret.erase()
                 raise KeyRefused("denied", "a secret is not there or was revoked")
-            secrets[name] = secret
-        return secrets
+            held[name] = item
+        return held
 
     def flush_denials(self) -> None:
         """Write what was refused into the ledger. Called after the answer has gone out: a refusal need not be durable
         first, and its time must not depend on whether there is an owner to tell.
         """
-        while True:
-            with self._denials_lock:
-                if not self._denials:
-                    return
-                (owner, tenant, code), times = self._denials.popitem(last=False)
-            with self._store.transaction() as tx:
-                if self._holdings.policy(tx, owner, tenant) is not None:
-                    kind = "limited" if code == "broker.rate_limited" else "denied"
-                    tx.record(kind, owner, {"tenant": tenant, "reason": code, "times": times})
+        with self._flush_lock:
+            while True:
+                with self._denials_lock:
+                    if not self._denials:
+                        return
+                    (owner, tenant, code), times = self._denials.popitem(last=False)
+                with self._store.transaction() as tx:
+                    if self._holdings.policy(tx, owner, tenant) is not None:
+                        kind = "limited" if code == "broker.rate_limited" else "denied"
+                        tx.record(kind, owner, {"tenant": tenant, "reason": code, "times": times})
 
     def _note(self, owner: bytes, tenant: str, code: str) -> None:
         with self._denials_lock:

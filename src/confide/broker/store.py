@@ -25,16 +25,28 @@ import hashlib
 import hmac
 import os
 import sqlite3
-import stat
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from confide.broker.database import (
+    APPLICATION_ID,
+    READ_ROW,
+    READ_ROWS,
+    SCHEMA,
+    SCHEMA_VERSION,
+    TABLES,
+    WRITE_ROW,
+    connect,
+    integrity,
+    mapped_errors,
+    rollback,
+)
 from confide.broker.records import Record, leaf_of, open_record, seal_record
 from confide.crypto import kdf
 from confide.crypto.aead import Aead, AuthenticationFailed
-from confide.errors import BrokerError, ConfideError, EnclaveError, SealingError
+from confide.errors import BrokerError, ConfideError, EnclaveError
 from confide.ledger import chain
 from confide.wire import cbor
 
@@ -46,45 +58,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CHECKPOINT_EVERY", "TABLES", "Store", "Transaction"]
 
-TABLES = ("secrets", "policies", "revocations", "subjects", "grants")
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x436F6E66  # "Conf": tells a person with `file` what this is.
 CHECKPOINT_EVERY = 256
 MAX_ROW_BYTES = 256 * 1024
 NONCE_BYTES = 12
-MIN_FILE_BYTES = 512
-
-_SCHEMA = (
-    "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), store BLOB NOT NULL, seal BLOB NOT NULL)",
-    "CREATE TABLE ledger (seq INTEGER PRIMARY KEY, sealed BLOB NOT NULL)",
-    *(
-        f"CREATE TABLE {table} (id BLOB PRIMARY KEY, seq INTEGER NOT NULL, sealed BLOB NOT NULL) WITHOUT ROWID"
-        for table in TABLES
-    ),
-)
-_READ_ROW = {table: f"SELECT seq, sealed FROM {table} WHERE id = ?" for table in TABLES}  # noqa: S608 - constants
-_READ_ROWS = {table: f"SELECT id, seq, sealed FROM {table}" for table in TABLES}  # noqa: S608
-_WRITE_ROW = {
-    table: f"INSERT INTO {table} (id, seq, sealed) VALUES (?, ?, ?) "  # noqa: S608
-    "ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, sealed = excluded.sealed"
-    for table in TABLES
-}
-
-
-def _integrity(message: str) -> BrokerError:
-    return BrokerError(
-        "integrity",
-        message,
-        hint="the database was changed by something other than this broker; keep a copy of it as evidence, and start anew",
-    )
-
-
-def _rollback(message: str) -> BrokerError:
-    return BrokerError(
-        "rollback",
-        message,
-        hint="an older copy of the database was put back; restore the newest one, or start anew",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +104,8 @@ class Store:
         self.head = chain.GENESIS
         self.length = 0
         self.floor = 0
-        with _mapped_errors():
-            self._connection, self._identity, fresh = _connect(path)
+        with mapped_errors():
+            self._connection, self._identity, fresh = connect(path)
             try:
                 if fresh:
                     self._create()
@@ -146,7 +122,7 @@ class Store:
         self.name = self._random(16)
         self._derive()
         self._connection.execute("BEGIN IMMEDIATE")
-        for statement in _SCHEMA:
+        for statement in SCHEMA:
             self._connection.execute(statement)
         self._connection.execute(
             "INSERT INTO meta (id, store, seal) VALUES (1, ?, ?)", (self.name, self._meta_seal())
@@ -177,24 +153,24 @@ class Store:
             self._check_schema()
             meta = self._connection.execute("SELECT store, seal FROM meta").fetchall()
             if len(meta) != 1 or not all(isinstance(x, bytes) for x in meta[0]) or len(meta[0][0]) != 16:
-                raise _integrity("the database does not say which store it is")
+                raise integrity("the database does not say which store it is")
             self.name, seal = meta[0]
             self._derive()
             if not hmac.compare_digest(self._meta_seal(), seal):
-                raise _integrity("the database belongs to another broker, or its name was changed")
+                raise integrity("the database belongs to another broker, or its name was changed")
             for number, (seq, sealed) in enumerate(
                 self._connection.execute("SELECT seq, sealed FROM ledger ORDER BY seq")
             ):
                 if seq != number:
-                    raise _integrity("a record of the ledger is missing")
+                    raise integrity("a record of the ledger is missing")
                 self._advance(self._open_record(seq, sealed), sealed)
             found = 0
             for table in TABLES:
-                for identity, seq, sealed in self._connection.execute(_READ_ROWS[table]):
+                for identity, seq, sealed in self._connection.execute(READ_ROWS[table]):
                     self._open_row(table, identity, (seq, sealed))
                     found += 1
             if found != len(self._index):
-                raise _integrity("a row that the ledger names is missing")
+                raise integrity("a row that the ledger names is missing")
         finally:
             self._connection.execute("ROLLBACK")
 
@@ -212,21 +188,22 @@ class Store:
                 raise EnclaveError("bad_state", "the store is closed", hint="start the broker again")
             if self._busy():
                 raise EnclaveError("bad_state", "the store has one transaction at a time")
-            with _mapped_errors():
+            with mapped_errors():
                 self._connection.execute("BEGIN IMMEDIATE")
             transaction = Transaction(self)
             try:
-                with _mapped_errors():
+                with mapped_errors():
                     self._check()
                 yield transaction
                 transaction.done = True
                 if transaction.event is not None:
-                    with _mapped_errors():
+                    with mapped_errors():
                         self._commit(transaction)
+                transaction.length = self.length
             finally:
                 transaction.done = True
                 if self._busy():
-                    with _mapped_errors():
+                    with mapped_errors():
                         self._connection.execute("ROLLBACK")
 
     def _busy(self) -> bool:
@@ -249,9 +226,9 @@ class Store:
         try:
             current = self._path.lstat()
         except FileNotFoundError as error:
-            raise _rollback("the database file was taken away while the broker was running") from error
+            raise rollback("the database file was taken away while the broker was running") from error
         if (current.st_dev, current.st_ino) != self._identity:
-            raise _rollback("the database file was replaced while the broker was running")
+            raise rollback("the database file was replaced while the broker was running")
         self._check_schema()
         tail = self._connection.execute("SELECT seq, sealed FROM ledger ORDER BY seq DESC LIMIT 1").fetchone()
         # Numbers are contiguous in what this broker writes, so the last one is the length; whoever removed an earlier
@@ -263,15 +240,15 @@ class Store:
             self._advance(*pending)
             return
         if count < self.length:
-            raise _rollback("the ledger on disk is shorter than the one in memory")
+            raise rollback("the ledger on disk is shorter than the one in memory")
         if count > self.length:
-            raise _integrity("the ledger on disk has records that this broker did not write")
+            raise integrity("the ledger on disk has records that this broker did not write")
         if tail is None:
             return
         if not isinstance(tail[1], bytes) or not hmac.compare_digest(
             hashlib.sha256(tail[1]).digest(), self._tail
         ):
-            raise _integrity("the last record of the ledger was changed")
+            raise integrity("the last record of the ledger was changed")
 
     def _check_schema(self) -> None:
         # Triggers and views would be the operator's code in the middle of our transactions.
@@ -282,9 +259,9 @@ class Store:
         ]
         version = self._connection.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise _integrity("the database has a newer schema than this broker knows")
-        if version != SCHEMA_VERSION or schema != list(_SCHEMA):
-            raise _integrity("the schema of the database was changed")
+            raise integrity("the database has a newer schema than this broker knows")
+        if version != SCHEMA_VERSION or schema != list(SCHEMA):
+            raise integrity("the schema of the database was changed")
 
     def _commit(self, transaction: Transaction) -> None:
         seq = self.length
@@ -292,7 +269,7 @@ class Store:
         for (table, identity), plaintext in transaction.staged.items():
             sealed = self._seal_row(table, identity, seq, plaintext)
             rows.append((table, identity, hashlib.sha256(sealed).digest()))
-            self._connection.execute(_WRITE_ROW[table], (identity, seq, sealed))
+            self._connection.execute(WRITE_ROW[table], (identity, seq, sealed))
         kind, owner, details = transaction.event or ("", b"", {})
         record = Record(
             seq=seq,
@@ -309,11 +286,11 @@ class Store:
         if self._connection.execute("SELECT sealed FROM ledger WHERE seq = ?", (seq,)).fetchone() != (
             sealed,
         ):
-            raise _integrity("the ledger did not take a record")
+            raise integrity("the ledger did not take a record")
         for table, identity, digest in rows:
-            stored = self._connection.execute(_READ_ROW[table], (identity,)).fetchone()
+            stored = self._connection.execute(READ_ROW[table], (identity,)).fetchone()
             if stored is None or stored[0] != seq or hashlib.sha256(stored[1]).digest() != digest:
-                raise _integrity("the database did not take a row")
+                raise integrity("the database did not take a row")
         try:
             self._connection.execute("COMMIT")
         except sqlite3.Error:
@@ -336,11 +313,11 @@ class Store:
 
     def _open_record(self, seq: int, sealed: object) -> Record:
         if not isinstance(sealed, bytes):
-            raise _integrity("a record of the ledger was changed")
+            raise integrity("a record of the ledger was changed")
         try:
             return open_record(sealed, self._ledger_key, self.name, seq=seq)
         except ConfideError as error:
-            raise _integrity("a record of the ledger was changed") from error
+            raise integrity("a record of the ledger was changed") from error
 
     def identity(self, table: str, key: tuple[Any, ...]) -> bytes:
         """The row id (32 bytes) of a key: an HMAC, so that the disk does not show it."""
@@ -359,24 +336,24 @@ class Store:
 
     def _open_row(self, table: str, identity: object, stored: tuple[object, object] | None) -> bytes | None:
         if not isinstance(identity, bytes):
-            raise _integrity("a row was planted in the database")
+            raise integrity("a row was planted in the database")
         known = self._index.get((table, identity))
         if stored is None:
             if known is not None:
-                raise _integrity("a row was deleted from the database")
+                raise integrity("a row was deleted from the database")
             return None
         seq, sealed = stored
         if known is None or not isinstance(seq, int) or not isinstance(sealed, bytes):
-            raise _integrity("a row was planted in the database")
+            raise integrity("a row was planted in the database")
         if not 0 <= seq < self.length or not NONCE_BYTES < len(sealed) <= MAX_ROW_BYTES:
-            raise _integrity("a row was changed in the database")
+            raise integrity("a row was changed in the database")
         aead, where = self._row_aead(table, identity, seq)
         try:
             plaintext = aead.open(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], where)
         except AuthenticationFailed as error:
-            raise _integrity("a row was changed in the database") from error
+            raise integrity("a row was changed in the database") from error
         if not hmac.compare_digest(hashlib.sha256(sealed).digest(), known.digest):
-            raise _rollback("a row is an older one of the same name")
+            raise rollback("a row is an older one of the same name")
         return plaintext
 
     def records(self, start: int, count: int) -> list[Record]:
@@ -389,12 +366,12 @@ class Store:
             last = min(-(-stop // CHECKPOINT_EVERY) * CHECKPOINT_EVERY, self.length)
             head = self._heads[first // CHECKPOINT_EVERY]
             found: list[Record] = []
-            with _mapped_errors():
+            with mapped_errors():
                 stored = self._connection.execute(
                     "SELECT seq, sealed FROM ledger WHERE seq >= ? AND seq < ? ORDER BY seq", (first, last)
                 ).fetchall()
             if [seq for seq, _ in stored] != list(range(first, last)):
-                raise _integrity("a record of the ledger is missing")
+                raise integrity("a record of the ledger is missing")
             for seq, sealed in stored:
                 record = self._open_record(seq, sealed)
                 head = chain.link(head, leaf_of(record))
@@ -402,7 +379,7 @@ class Store:
                     found.append(record)
             expected = self.head if last == self.length else self._heads[last // CHECKPOINT_EVERY]
             if not hmac.compare_digest(head, expected):
-                raise _integrity("a record of the ledger was changed")
+                raise integrity("a record of the ledger was changed")
             return found
 
     def head_at(self, length: int) -> bytes:
@@ -420,13 +397,15 @@ class Store:
 class Transaction:
     """What may be done while the store is held: read rows, stage rows, and say in one record what happened."""
 
-    __slots__ = ("_store", "done", "event", "staged")
+    __slots__ = ("_store", "done", "event", "length", "staged")
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.staged: dict[tuple[str, bytes], bytes] = {}
         self.event: tuple[str, bytes, dict[str, Any]] | None = None
         self.done = False
+        self.length = store.length
+        """The ledger's length: before the block at first, after it once it has been left."""
 
     def _check_open(self) -> None:
         if self.done:
@@ -440,8 +419,8 @@ class Transaction:
         self._check_open()
         if (table, identity) in self.staged:
             return self.staged[table, identity]
-        with _mapped_errors():
-            stored = self._store._connection.execute(_READ_ROW[table], (identity,)).fetchone()  # noqa: SLF001
+        with mapped_errors():
+            stored = self._store._connection.execute(READ_ROW[table], (identity,)).fetchone()  # noqa: SLF001
         return self._store._open_row(table, identity, stored)  # noqa: SLF001
 
     def put(self, table: str, key: tuple[Any, ...], plaintext: bytes) -> None:
@@ -473,64 +452,3 @@ class Transaction:
         if self.event is not None:
             raise EnclaveError("bad_state", "a transaction has exactly one record")
         self.event = (kind, owner, details)
-
-
-def _connect(path: Path) -> tuple[sqlite3.Connection, tuple[int, int], bool]:
-    """Open the file, privately made if absent; say whether there was nothing in it."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        status = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-        raise _integrity("the database is not a regular file with one name")
-    if 0 < status.st_size < MIN_FILE_BYTES:
-        raise _integrity("the database file is cut short")  # SQLite would take it for an empty one.
-    if status.st_size == 0 and any(
-        path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal")
-    ):
-        raise _rollback("the database is empty, but its log is not")
-    connection = sqlite3.connect(path, timeout=5.0, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.execute("PRAGMA cell_size_check = ON")
-        connection.execute("PRAGMA mmap_size = 0")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute("PRAGMA secure_delete = ON")
-        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
-            raise SealingError("storage_io", "the disk of the broker does not support a write-ahead log")
-        connection.execute("PRAGMA synchronous = FULL")
-        empty = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        fresh = empty and connection.execute("PRAGMA user_version").fetchone()[0] == 0
-    except BaseException:
-        connection.close()
-        raise
-    return connection, (status.st_dev, status.st_ino), fresh
-
-
-@contextmanager
-def _mapped_errors() -> Iterator[None]:
-    """Whatever SQLite or the disk says, as an error of confide, without the values that SQLite quotes."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        if code == sqlite3.SQLITE_FULL:
-            raise SealingError("storage_full", "the disk of the broker is full", retryable=True) from None
-        if code in {
-            sqlite3.SQLITE_IOERR,
-            sqlite3.SQLITE_BUSY,
-            sqlite3.SQLITE_LOCKED,
-            sqlite3.SQLITE_READONLY,
-            sqlite3.SQLITE_CANTOPEN,
-            sqlite3.SQLITE_PERM,
-            sqlite3.SQLITE_NOMEM,
-            sqlite3.SQLITE_INTERRUPT,
-        }:
-            raise SealingError(
-                "storage_io", "the disk of the broker cannot be used", retryable=True
-            ) from None
-        raise _integrity("the database file is damaged") from None
-    except OSError:
-        raise SealingError("storage_io", "the disk of the broker cannot be used", retryable=True) from None

@@ -17,13 +17,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from confide.errors import BrokerError
+from confide.errors import BrokerError, MalformedError
 from confide.keys import broker_messages as messages
 from confide.keys.audit import AuditedLedger, Record, read_entries
 from confide.keys.broker_messages import Wanted, broker_audience
 from confide.keys.lease import Lease
 from confide.keys.release import MAX_ANSWER, MAX_REQUEST, ReleaseRequest, SecretName
 from confide.keys.signed_policy import (
+    SALT_BYTES,
     STORE_BYTES,
     PutKey,
     Query,
@@ -31,13 +32,14 @@ from confide.keys.signed_policy import (
     SetPolicy,
     SignedStatement,
     Statement,
+    check_origin,
     commitment,
     sign,
 )
 from confide.ledger import chain
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 
     from confide.crypto.secret import Secret
     from confide.crypto.signing import SigningKey
@@ -285,10 +287,31 @@ def _fetch(
         evidence=evidence,
     )
     answer = fields.bytes_("answer", max_length=MAX_ANSWER)
+    origins = fields.list_("origins", len(request.secrets))
     fields.integer("record", 1, 2**53)
     fields.end()
     released = receiver.accept(answer)
+    try:
+        _check_origins(released.secrets, request, origins, owner)
+    except BaseException:
+        for secret in released.secrets.values():
+            secret.erase()
+        raise
     return Lease(owner, released.secrets, released.lease, began)
+
+
+def _check_origins(
+    secrets: Mapping[SecretName, Secret], request: ReleaseRequest, origins: list[Any], owner: bytes
+) -> None:
+    if len(origins) != len(request.secrets):
+        raise BrokerError("integrity", "the broker does not prove the origin of each secret")
+    for name, origin in zip(request.secrets, origins, strict=True):
+        match origin:
+            case [bytes(data), bytes(salt)] if len(salt) == SALT_BYTES:
+                signed = SignedStatement.from_value([owner, data])
+            case _:
+                raise MalformedError("non_canonical", "the origin of a secret is not a statement and a salt")
+        check_origin(signed, salt, name, secrets[name].reveal(), owner=owner)
 
 
 def _wanted(names: Iterable[str | SecretName | Wanted]) -> tuple[Wanted, ...]:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from confide.attestation.policy import AppraisalPolicy
 from confide.crypto import cose
-from confide.errors import BrokerError, ConfigurationError, MalformedError, NotGenuine
+from confide.errors import BrokerError, ConfideError, ConfigurationError, MalformedError, NotGenuine
 from confide.keys.release import SecretName
 from confide.sealing.names import is_name
 from confide.wire import cbor
@@ -49,6 +49,7 @@ __all__ = [
     "SignedStatement",
     "Statement",
     "check_name",
+    "check_origin",
     "commitment",
     "sign",
     "verify",
@@ -209,6 +210,7 @@ class SetPolicy(Statement):
 
     @property
     def subject(self) -> str:
+        """The tenant: one policy at a time is in force for it."""
         return f"policy/{self.tenant}"
 
     @property
@@ -426,8 +428,9 @@ def sign(statement: Statement, key: SigningKey) -> SignedStatement:
     return SignedStatement(key.public, cose.sign1(key, payload, external_aad=_aad(statement.kind)))
 
 
-def verify(signed: SignedStatement, kind: type[S], *, store: bytes) -> S:
+def verify(signed: SignedStatement, kind: type[S], *, store: bytes | None) -> S:
     """Check the signature, then read the statement; it is of exactly the kind asked for and for exactly this store.
+    ``store=None`` is for whoever has no store to compare with, and learns from the statement only what its owner said.
 
     Raises ``not_genuine.bad_signature`` for anything not signed by ``signed.owner`` as this kind of statement,
     ``not_genuine.identity_mismatch`` for another owner or store inside, ``malformed`` or ``broker.name_invalid`` for
@@ -437,13 +440,34 @@ def verify(signed: SignedStatement, kind: type[S], *, store: bytes) -> S:
     statement = kind.decode(payload)
     if not hmac.compare_digest(statement.owner, signed.owner):
         raise NotGenuine("identity_mismatch", "a statement names another owner than the one who signed it")
-    if not hmac.compare_digest(statement.store, store):
+    if store is not None and not hmac.compare_digest(statement.store, store):
         raise NotGenuine(
             "identity_mismatch",
             "a statement was signed for another broker's store",
             hint="ask the broker for the name of its store and sign again; a store that was made anew has a new name",
         )
     return statement
+
+
+def check_origin(
+    signed: SignedStatement, salt: bytes, secret: SecretName, value: bytes, *, owner: bytes
+) -> None:
+    """Check that ``owner`` signed for exactly this value under this name and version.
+
+    An enclave calls this for what a broker released to it: so not even a broker can give it a secret of its own choice
+    under an owner's name. Raises ``broker.integrity``.
+    """
+    try:
+        statement = verify(signed, PutKey, store=None)
+    except ConfideError:
+        statement = None
+    if (
+        statement is None
+        or not hmac.compare_digest(statement.owner, owner)
+        or statement.secret != secret
+        or not hmac.compare_digest(commitment(salt, value), statement.commitment)
+    ):
+        raise BrokerError("integrity", "a released secret is not the one that its owner signed for")
 
 
 def _aad(kind: str) -> bytes:
