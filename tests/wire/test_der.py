@@ -60,6 +60,7 @@ EV_22 = {
     "length of five bytes": "308500000000030201000000",
     "length octet 0xff": "30ff",
     "long tag number": "1f8101020100",
+    "long tag number that reads as a short one": "1f0100",
     "empty integer": "0200",
     "integer with a leading zero": "02020001",
     "integer with a leading 0xff": "0202ff80",
