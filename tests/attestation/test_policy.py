@@ -210,6 +210,50 @@ def test_what_is_written_wrongly_is_refused(text: str) -> None:
     assert code(text) in {"configuration.invalid", "configuration.tee", "not_acceptable.empty_policy"}
 
 
+_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.just("ANY") | st.just(MEASUREMENT),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+_keys = st.sampled_from(
+    [
+        "measurement",
+        "vmpl",
+        "min_tcb",
+        "min_launch_tcb",
+        "min_guest_svn",
+        "host_data",
+        "chip_ids",
+        "products",
+        "deny_products",
+        "signing_keys",
+        "min_abi",
+        "guest_policy",
+        "platform_info",
+        "mitigations",
+        "allow_migrate_ma",
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(_keys, _values, max_size=4),
+    st.dictionaries(
+        st.sampled_from(["tees", "max_age", "service", "tcb_status", "allow_debug", "x"]), _values, max_size=2
+    ),
+)
+def test_whatever_a_policy_says_it_is_read_or_refused_in_words(
+    table: dict[str, Any], top: dict[str, Any]
+) -> None:
+    try:
+        policy = AppraisalPolicy.from_table({"tees": ["snp"], **top, "reference": {"snp": table}})
+    except (ConfigurationError, NotAcceptable):
+        return
+    assert table["measurement"] == "ANY" or MEASUREMENT in table["measurement"]
+    assert policy.tees == ("snp",)
+
+
 def test_bytes_that_are_not_utf_8_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         AppraisalPolicy.from_toml(b"\xff\xfe")
