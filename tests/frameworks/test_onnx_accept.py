@@ -180,6 +180,24 @@ def test_a_failing_run_says_nothing_about_its_input(capfd: pytest.CaptureFixture
     assert capfd.readouterr() == ("", "")
 
 
+def test_leak_01_loading_says_nothing_of_the_model(capfd: pytest.CaptureFixture[str]) -> None:
+    """onnxruntime warns of an unused initializer by its name, on standard error, unless it is told to be quiet."""
+    ort = pytest.importorskip("onnxruntime")
+    graph = craft.graph(
+        [craft.node("Identity", ["x"], ["y"])],
+        [craft.value("x", [1])],
+        [craft.value("y", [1])],
+        [craft.tensor("canary_weight_3e8a", [1], craft.floats(1))],
+    )
+    onnx.load({"model.onnx": craft.model(graph)})
+    assert capfd.readouterr() == ("", "")
+    loud = ort.SessionOptions()
+    loud.log_severity_level = 2
+    ort.InferenceSession(craft.model(graph), loud, providers=["CPUExecutionProvider"])
+
+    assert "canary_weight_3e8a" in capfd.readouterr().err
+
+
 def test_loading_leaves_no_trace_below_the_home(tmp_path: Path) -> None:
     """leak_09: onnxruntime's telemetry writes a database on import unless it is off before."""
     program = (

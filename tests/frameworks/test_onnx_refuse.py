@@ -101,6 +101,10 @@ def wrap_in_sparse(item: craft.Message) -> bytes:
     return simple(graph_extra=[(15, [(1, item), (2, indices), (3, 2)])])
 
 
+def wrap_in_sparse_indices(item: craft.Message) -> bytes:
+    return simple(graph_extra=[(15, [(1, craft.tensor("s", [2], craft.floats(1, 2))), (2, item), (3, 2)])])
+
+
 def wrap_in_sparse_attribute(item: craft.Message) -> bytes:
     indices = craft.tensor("", [2], struct.pack("<2q", 0, 1), craft.INT64)
     sparse: craft.Message = [(1, item), (2, indices), (3, 2)]
@@ -119,6 +123,7 @@ WRAPPERS: list[Callable[[craft.Message], bytes]] = [
     wrap_in_subgraph,
     wrap_in_function,
     wrap_in_sparse,
+    wrap_in_sparse_indices,
     wrap_in_sparse_attribute,
 ]
 GOOD = craft.tensor("w", [2], craft.floats(1, 2))

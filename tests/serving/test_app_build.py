@@ -16,6 +16,7 @@ from confide.crypto.signing import SigningKey
 from confide.enclave.context import Context
 from confide.enclave.service import Limits
 from confide.errors import ConfideError, ConfigurationError
+from confide.frameworks import onnx
 from confide.sealing.protected_file import Entry, write
 from confide.serving import open_inference as oip
 from confide.serving.app import build
@@ -97,6 +98,24 @@ def test_what_is_served_is_what_was_protected(tmp_path: Path) -> None:
     arrays = oip.read_response(memoryview(answer.body), answer.headers[oip.HEADER_LENGTH])
     assert arrays["y"].tolist() == [[7.5]]
     assert built.content == {"linear": hashlib.sha256(craft.linear_model(3, [1, 2, 4], 0.5)).digest()}
+
+
+def test_the_decrypted_file_is_erased_once_the_framework_has_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "linear.confide"
+    protect(path, craft.linear_model())
+    load, seen = onnx.load, []
+
+    def watched(parts: Any, **options: Any) -> Any:
+        seen.append(parts["model.onnx"])
+        assert bytes(seen[0]) == craft.linear_model()
+        return load(parts, **options)
+
+    monkeypatch.setattr(onnx, "load", watched)
+    build_with(path)
+
+    assert bytes(seen[0]) == bytes(len(craft.linear_model()))
 
 
 def test_several_models_are_served_beside_each_other(tmp_path: Path) -> None:

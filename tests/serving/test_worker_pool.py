@@ -115,7 +115,7 @@ def test_rt_07_a_run_over_its_deadline_is_cancelled_and_the_next_is_untouched() 
 
 def test_rt_07_the_deadline_covers_the_wait_and_a_waiting_run_never_starts() -> None:
     async def scene() -> None:
-        pool = WorkerPool(workers=1, waiting=4, grace=0.05)
+        pool = WorkerPool(workers=1, waiting=4, max_lost=0, grace=0.05)
         first, second = Held(1), Held(2)
         task = asyncio.ensure_future(pool.run(first, deadline=10))
         await until(first.started.is_set)
