@@ -306,7 +306,12 @@ def test_kb_05_a_refusal_is_written_down_only_after_it_was_answered(
     """A fsync in front of the answer, only where there is an owner to tell, would tell that there is one."""
     events: list[str] = []
     flush = world.app.releaser.flush_denials
-    monkeypatch.setattr(world.app.releaser, "flush_denials", lambda: (events.append("flush"), flush())[1])
+
+    def watched() -> None:
+        events.append("flush")
+        flush()
+
+    monkeypatch.setattr(world.app.releaser, "flush_denials", watched)
 
     async def story() -> None:
         await world.stock("weights")
