@@ -13,13 +13,10 @@ import base64
 import binascii
 import csv
 import hashlib
-import lzma
 import os
 import re
 import stat
-import zipfile
-import zlib
-from concurrent.futures import ThreadPoolExecutor
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +25,7 @@ from confide.errors import ConfideError, ConfigurationError, EnclaveError
 from confide.wire import cbor
 
 if TYPE_CHECKING:
+    import zipfile
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
@@ -66,16 +64,6 @@ _INSTALLER_FILES = frozenset(
     }
 )
 _BYTECODE = (".pyc", ".pyo")
-# What zipfile and its decompressors raise for damaged and for foreign archives.
-_BROKEN_ARCHIVE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-)
 
 
 def _unmeasured(message: str, hint: str) -> EnclaveError:
@@ -137,9 +125,27 @@ def hash_file(path: Path) -> bytes:
 
 
 def hash_files(paths: Sequence[Path]) -> list[bytes]:
-    """SHA-256 of each file, in order; hashing leaves the interpreter's lock, so two threads use two cores."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(hash_file, paths, chunksize=16))
+    """SHA-256 of each file, in order; hashing leaves the interpreter's lock, so threads use every core."""
+    digests: dict[int, bytes] = {}
+    refused: list[EnclaveError] = []
+    count = min(8, os.cpu_count() or 1, len(paths))
+
+    def work(first: int) -> None:
+        try:
+            for index in range(first, len(paths), count):
+                digests[index] = hash_file(paths[index])
+        except EnclaveError as error:
+            refused.append(error)
+
+    # concurrent.futures would do, and costs a launch a tenth of a second: it imports logging, which is then compiled.
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if refused:
+        raise refused[0]
+    return [digests[index] for index in range(len(paths))]
 
 
 def closure(source: Source, names: Iterable[str], environment: Mapping[str, str]) -> dict[str, Distribution]:
@@ -268,12 +274,26 @@ def from_wheel(path: Path) -> Distribution:
 
     Raises ``enclave.unmeasured`` for a file that is not a well-formed wheel.
     """
+    import lzma
+    import zipfile
+    import zlib
+
+    # What zipfile and its decompressors raise for damaged and for foreign archives.
+    damaged = (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        RuntimeError,
+        ValueError,
+        OverflowError,
+    )
     try:
         with zipfile.ZipFile(path) as archive:
             return _from_archive(archive, path.name)
     except ConfideError:
         raise
-    except (*_BROKEN_ARCHIVE, OSError) as error:
+    except (*damaged, OSError) as error:
         raise _unmeasured(f"{path.name} is not a readable wheel", "download it again") from error
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The measured importer: inside an enclave a module is found by table, read once, hashed, compared, and then compiled.
 
-It starts before anything is measured, so at the top of this module stand imports of the standard library alone. A program
+It starts before anything is measured, so at the top of this module stand imports of the standard library alone, and as few as will do: without bytecode each one is compiled. A program
 that must run measured code does this, in a file that is run by its path with ``python -I -S -B -X pycache_prefix=/dev/null``:
 
     package = Path(__file__).resolve().parents[1]
@@ -20,13 +20,11 @@ these first modules is the device (or the image) that measured the files.
 from __future__ import annotations
 
 import hashlib
-import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import stat
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -56,7 +54,7 @@ class _File(NamedTuple):
     digest: bytes | None
 
 
-class Importer(importlib.abc.MetaPathFinder):
+class Importer:
     """Finds modules in the table of the manifest, and nowhere else."""
 
     def __init__(self, package: Path) -> None:
@@ -206,7 +204,7 @@ class Importer(importlib.abc.MetaPathFinder):
         known = self._fingerprints.get(name)
         if known is None:
             self.read(place)
-        elif known != _fingerprint(os.lstat(place)):
+        elif known != _fingerprint(place):
             _refuse(f"{name} has changed since it was measured", "launch again, and find out who changed it")
 
     def find_distributions(self, context: Any = None) -> Iterable[MeasuredDistribution]:
@@ -256,7 +254,7 @@ class _Extension(importlib.machinery.ExtensionFileLoader):
         return self._importer.read(str(path))
 
 
-class _StandardLibrary(importlib.abc.MetaPathFinder):
+class _StandardLibrary:
     """Finds Python's own modules, by the interpreter's list of their names, in its own folders."""
 
     def find_spec(
@@ -337,7 +335,12 @@ def _is_native(path: str) -> bool:
     return name.endswith((".so", ".dylib", ".pyd")) or ".so." in name
 
 
-def _fingerprint(status: os.stat_result) -> tuple[int, ...]:
+def _fingerprint(place: Path | str) -> tuple[int, ...]:
+    """What changes when a file is exchanged or written to: its identity, size and times."""
+    try:
+        status = os.lstat(place)
+    except OSError as error:
+        _refuse(f"{Path(place).name} cannot be read: {error.strerror}", "reinstall the distribution")
     return (
         status.st_dev,
         status.st_ino,
@@ -349,18 +352,16 @@ def _fingerprint(status: os.stat_result) -> tuple[int, ...]:
 
 
 def _hash_natives(files: Mapping[str, _File]) -> dict[str, tuple[int, ...]]:
-    def check(entry: tuple[str, _File]) -> tuple[str, tuple[int, ...]]:
-        name, listed = entry
-        with os.fdopen(_open(listed.place), "rb", buffering=0) as file:
-            before = _fingerprint(os.fstat(file.fileno()))
-            digest = hashlib.file_digest(file, "sha256").digest()
-            after = _fingerprint(os.fstat(file.fileno()))
-        if digest != listed.digest or before != after:
+    from confide.enclave.distributions import hash_files
+
+    natives = {name: file for name, file in sorted(files.items()) if _is_native(name)}
+    places = [file.place for file in natives.values()]
+    before = [_fingerprint(place) for place in places]
+    digests = hash_files(places)
+    after = [_fingerprint(place) for place in places]
+    for (name, file), digest, one, other in zip(natives.items(), digests, before, after, strict=True):
+        if digest != file.digest or one != other:
             _refuse(
                 f"{name} is not the file of its wheel", "reinstall the distribution into a clean environment"
             )
-        return name, after
-
-    natives = sorted((entry for entry in files.items() if _is_native(entry[0])), key=lambda entry: entry[0])
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        return dict(pool.map(check, natives))
+    return dict(zip(natives, after, strict=True))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ class Target:
     @classmethod
     def current(cls) -> Self:
         """The running interpreter on its machine."""
-        machine = platform.machine().lower()
+        machine = os.uname().machine.lower()
         return cls(
             sys.implementation.name,
             f"{sys.version_info.major}.{sys.version_info.minor}",
