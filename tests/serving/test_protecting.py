@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +179,34 @@ def test_names_are_made_of_file_names() -> None:
     assert name_of(Path("x" * 300 + ".onnx")) == "x" * 128
     with pytest.raises(ConfideError):
         name_of(Path("---.onnx"))
+
+
+def test_an_owner_needs_no_framework_and_a_client_hears_what_is_missing(tmp_path: Path) -> None:
+    """On a machine without numpy and onnxruntime a model is protected all the same; `connect` names the command."""
+    (tmp_path / "m.onnx").write_bytes(craft.linear_model())
+    program = """
+import sys
+sys.modules["numpy"] = sys.modules["onnxruntime"] = None
+from pathlib import Path
+from confide import ConfideError, ModelService, protect
+from confide.keys.identity import Identity
+from confide.serving import protecting
+protecting.measure = lambda service, tee: None  # Measuring asks for the distributions, which this machine has not.
+done = protect("m.onnx", ModelService("m", owner=Identity.open_or_create().public), "m.confide")
+print(done.key.version)
+try:
+    ModelService.connect("http://127.0.0.1:9", None)
+except ConfideError as error:
+    print(error.code, "|", error.hint)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"HOME": str(tmp_path), "XDG_CONFIG_HOME": "", "XDG_DATA_HOME": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.stdout, done.stderr) == ("1\nmodel.missing_extra | pip install numpy\n", "")

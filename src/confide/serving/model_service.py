@@ -15,8 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from confide.enclave.service import BrokerAddress, Limits, SecretPin, Service
-from confide.errors import ConfigurationError
-from confide.serving.client import ModelClient
+from confide.errors import ConfigurationError, ModelError
 from confide.serving.settings import MIB, ModelEntry, ModelSettings
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from confide.attestation.verifier import Verifier
+    from confide.serving.client import ModelClient
 
 __all__ = ["ModelService"]
 
@@ -145,6 +145,14 @@ class ModelService(Service):
         """
         from confide.channel.client import Client
 
+        try:
+            from confide.serving.client import ModelClient
+        except ImportError:
+            raise ModelError(
+                "missing_extra",
+                "calling a model needs numpy, which is not installed",
+                hint="pip install numpy",
+            ) from None
         http = Client(url, verifier, receipts=receipts, **client_options)
         try:
             return ModelClient(http, model=model)
