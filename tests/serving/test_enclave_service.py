@@ -20,10 +20,9 @@ from confide.errors import ConfideError, ConfigurationError, EnclaveError, NotAc
 from confide.host.enclave import Enclave
 from confide.keys.identity import Identity
 from confide.keys.keyring import Keyring
-from confide.keys.unlock import unlock
-from confide.sealing.protected_file import Entry, write
 from confide.serving.first_try import FirstTry, serve
 from confide.serving.model_service import ModelService
+from confide.serving.protecting import protect
 from support import magika_model
 from support import onnx_bytes as craft
 from support.asgi_call import served
@@ -192,39 +191,31 @@ def test_a_first_try_listens_on_loopback_only(host: str, tmp_path: Path) -> None
 
 
 def test_ml_06_an_enclave_that_is_lent_another_file_fails_and_says_why(tmp_path: Path) -> None:
-    """The host swaps the ciphertext for that of another model of the same owner, before the launch."""
-    path = tmp_path / "linear.onnx"
-    path.write_bytes(craft.linear_model())
-    with start(path, tmp_path, name="linear") as first:
-        service, key_name = first.protected.service, first.protected.key
-    other = tmp_path / "other.onnx"
-    other.write_bytes(craft.linear_model(bias=9))
+    """The host lends the ciphertext of another model of the same owner; the owner unlocks what was asked for."""
+    identity = Identity.open_or_create("default", tmp_path / "identities")
     keyring = Keyring(tmp_path / "keys")
-    identity = Identity.open("default", tmp_path / "identities")
-    wrong = tmp_path / "wrong.confide"
-    another_key = keyring.create("other")
-    write(
-        wrong,
-        [Entry("model.onnx", other.read_bytes())],
-        key=another_key.secret,
-        signer=identity.key,
-        name="other",
-        version=1,
-        metadata={"format": "onnx"},
+    sealed = {}
+    for name, bias in (("linear", 1.0), ("other", 9.0)):
+        (tmp_path / f"{name}.onnx").write_bytes(craft.linear_model(bias=bias))
+        sealed[name] = protect(
+            tmp_path / f"{name}.onnx",
+            ModelService(name, owner=identity.public),
+            tmp_path / f"{name}.confide",
+            identity=identity,
+            keyring=keyring,
+        )
+    verifier = Verifier(
+        sealed["linear"].policy,
+        extra_anchors=[simulator.anchor(tmp_path / "simulator")],
+        allow_simulated=True,
     )
     with Enclave.launch(
-        service,
-        data={"linear": wrong},
+        sealed["linear"].service,
+        data={"linear": sealed["other"].output},
         simulator_directory=tmp_path / "simulator",
         state_directory=tmp_path / "state",
     ) as enclave:
-        key = keyring.get("linear", key_name.version)
-        unlock(
-            enclave.url,
-            verifier=verifier_of(first, tmp_path),
-            secrets={key.name: key.secret},
-            identity=identity,
-        )
+        sealed["linear"].unlock(enclave.url, verifier)
         with pytest.raises(ConfideError) as caught:
             enclave.wait_until("running", timeout=30)
 
