@@ -50,15 +50,15 @@ def names(folder: Path) -> list[str]:
 
 
 def test_sea_08_a_writer_killed_at_random_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
-    """50 times SIGKILL within 20 ms; file and vault open each time and never go back."""
+    """50 times SIGKILL, in the middle of some write; file and vault open each time and never go back."""
     found = run("crash_writer.py", tmp_path, 50, 1)
     assert found["kills"] == 50
-    assert found["advanced"] > 10  # Else the kills came before anything was written, and nothing was tested.
+    assert found["advanced"] > 25  # Else the kills came before anything was written, and nothing was tested.
 
 
 @pytest.mark.slow
 def test_sea_08_a_writer_killed_500_times(tmp_path: Path) -> None:
-    assert run("crash_writer.py", tmp_path, 500, 2)["advanced"] > 100
+    assert run("crash_writer.py", tmp_path, 500, 2)["advanced"] > 250
 
 
 _CALLS = ("open", "pwrite", "fsync", "rename", "fchmod")

@@ -238,6 +238,19 @@ def test_sea_13_a_change_on_an_old_version_is_refused(tmp_path: Path) -> None:
     assert one.get("a") == b"1"
 
 
+def test_sea_08_what_a_killed_writer_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    make(tmp_path).put("a", b"1")
+    make(tmp_path, "other").put("a", b"1")
+    left, kept = (
+        file(tmp_path, name).with_name(f".{name}.vault.{'0' * 32}.tmp") for name in ("state", "other")
+    )
+    left.write_bytes(b"half")
+    kept.write_bytes(b"half")
+    make(tmp_path).put("a", b"2")
+    assert (left.exists(), kept.exists()) == (False, True)
+    assert make(tmp_path).get("a") == b"2"
+
+
 def test_sea_14_every_write_has_a_key_of_its_own(tmp_path: Path) -> None:
     """Also when a clone of the folder goes on from the same version: the salt is fresh, so the nonce of zeros is safe."""
     vault = make(tmp_path)

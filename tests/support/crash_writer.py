@@ -27,9 +27,11 @@ def content(number: int) -> bytes:
     return number.to_bytes(4, "big") * 20_000
 
 
-def writer(folder: Path, number: int) -> None:
+def writer(folder: Path, number: int, done: int) -> None:
+    """Write on and on, with a byte to ``done`` at the start and after each round."""
     vault = Vault(folder / "vault", KEY, name="state")
     while True:
+        os.write(done, b".")
         number += 1
         write(
             folder / "file",
@@ -62,12 +64,19 @@ def main() -> None:
     write(folder / "file", [Entry("a", content(0))], key=KEY, signer=OWNER, name="n", version=1, chunk=4096)
     number, kept, advanced, leftovers = 0, 0, 0, 0
     for _ in range(kills):
+        progress, done = os.pipe()
+        begun = time.monotonic()
         child = os.fork()
         if child == 0:
-            writer(folder, number)
-        time.sleep(generator.uniform(0, 0.02))
+            writer(folder, number, done)
+        os.close(done)
+        # Some rounds are let through, so that a slow machine tests the same as a fast one.
+        for _ in range(1 + generator.randrange(3)):
+            os.read(progress, 1)
+        time.sleep(generator.uniform(0, min(0.05, time.monotonic() - begun)))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+        os.close(progress)
         found, stored = look(folder)
         # The vault is written after the file, so it is never ahead of it.
         if not number <= found or not kept <= stored <= found:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = [
+    "TEMPORARY_SUFFIX",
     "DurableFile",
     "make_private_directory",
     "open_regular",

@@ -12,6 +12,7 @@ a restart it is not: ``freshness`` is "none" until there is an anchor.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hmac
 import os
 import threading
@@ -23,6 +24,7 @@ from confide.crypto import kdf
 from confide.crypto.aead import Aead, AuthenticationFailed
 from confide.errors import ConfideError, ConfigurationError, SealingError
 from confide.sealing.durable import (
+    TEMPORARY_SUFFIX,
     DurableFile,
     make_private_directory,
     read_private,
@@ -78,6 +80,7 @@ class Vault:
         self._name = name
         self._random = random
         self._seen = 0
+        self._swept = False
         self._lock = threading.RLock()
         self._read()
 
@@ -216,6 +219,7 @@ class Vault:
             raise SealingError(
                 "storage_full", f"a vault holds at most {MAX_BYTES} bytes", hint="use a protected file"
             )
+        self._sweep()
         salt = self._random(32)
         aead, commitment = self._keys(salt, state.version)
         header = MAGIC + salt + state.version.to_bytes(8, "big") + commitment
@@ -224,6 +228,15 @@ class Vault:
                 write_all(file.descriptor, header + aead.seal(_ZERO_NONCE, plaintext, header))
             file.commit()
         self._seen = state.version
+
+    def _sweep(self) -> None:
+        """Once: remove what writers that were killed have left. The lock is held, so no writer is at work."""
+        if self._swept:
+            return
+        with storage_errors("tidy the vault"):
+            for left in self._path.parent.glob(f".{glob.escape(self._path.name)}.*{TEMPORARY_SUFFIX}"):
+                left.unlink(missing_ok=True)
+        self._swept = True
 
     def __repr__(self) -> str:
         return "Vault(redacted)"
