@@ -13,10 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.enclave import manifest
-from confide.enclave.distributions import CORE, Distribution, Installed, Wheels, closure, from_wheel
+from confide.enclave.distributions import CORE, Distribution, Installed, closure
 from confide.enclave.manifest import Target
 from confide.enclave.planted import refuse_planted
 from confide.enclave.service import Service
+from confide.enclave.wheels import Wheels, from_wheel
 from confide.errors import ConfigurationError, EnclaveError
 from support.installed import core_site, install, wheel
 from support.refusal import code_of, only_typed_errors

@@ -3,7 +3,7 @@
 
 The digest of a distribution is ``SHA-256("confide/distribution/1" || 0x00 || CBOR({path: SHA-256 of the file}))`` over the
 files of its wheel, without what installers write or rewrite. An installed distribution and the wheel that it came from
-have the same digest, so a machine can measure a target that it is not. Source of the formats: PyPA binary distribution
+have the same digest, so a machine can measure a target that it is not (``confide.enclave.wheels``). Source of the formats: PyPA binary distribution
 format and recording installed projects.
 """
 
@@ -21,35 +21,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from confide.enclave.markers import normalise, parse_requirement
-from confide.errors import ConfideError, ConfigurationError, EnclaveError
+from confide.errors import ConfigurationError, EnclaveError
 from confide.wire import cbor
 
 if TYPE_CHECKING:
-    import zipfile
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from confide.enclave.target import Target
 
 __all__ = [
     "CORE",
     "Distribution",
     "Installed",
     "Source",
-    "Wheels",
+    "check_path",
     "closure",
-    "from_wheel",
     "hash_file",
     "hash_files",
+    "is_installers",
+    "read_metadata",
+    "read_record",
+    "unmeasured",
 ]
 
 CORE = ("click", "cryptography", "httpx2", "uvicorn")
 """What confide itself needs inside an enclave; each with everything that it requires."""
 
 _DOMAIN = b"confide/distribution/1\x00"
-_MAX_FILES = 100_000
-_MAX_METADATA = 4 * 1024 * 1024
-_MAX_UNPACKED = 16 * 1024**3
+MAX_FILES = 100_000
+MAX_METADATA = 4 * 1024 * 1024
 # Written by installers, so not the wheel's (PyPA: recording installed projects; uv_* are uv's).
 _INSTALLER_FILES = frozenset(
     {
@@ -66,7 +66,8 @@ _INSTALLER_FILES = frozenset(
 _BYTECODE = (".pyc", ".pyo")
 
 
-def _unmeasured(message: str, hint: str) -> EnclaveError:
+def unmeasured(message: str, hint: str) -> EnclaveError:
+    """The error for what cannot be measured, or is not what it was measured as."""
     return EnclaveError("unmeasured", message, hint=hint, stage="measure")
 
 
@@ -112,13 +113,13 @@ def hash_file(path: Path) -> bytes:
         descriptor = os.open(path, flags)
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise _unmeasured(f"{path.name} is not a regular file", "remove it")
+                raise unmeasured(f"{path.name} is not a regular file", "remove it")
             with open(descriptor, "rb", buffering=0, closefd=False) as file:
                 return hashlib.file_digest(file, "sha256").digest()
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _unmeasured(
+        raise unmeasured(
             f"{path.name} cannot be measured: {error.strerror}",
             "only plain, readable files are measured, no links",
         ) from error
@@ -189,7 +190,7 @@ class Installed:
                 if entry.endswith(".dist-info"):
                     name = normalise(entry.removesuffix(".dist-info").partition("-")[0])
                     if name in here:
-                        raise _unmeasured(
+                        raise unmeasured(
                             f"the distribution {name} is installed twice in one folder", _REINSTALL
                         )
                     here[name] = site / entry
@@ -200,22 +201,22 @@ class Installed:
         info = self._info.get(name)
         if info is None:
             return None
-        listed, version, requires = _metadata(_read(info / "METADATA", f"METADATA of {name}"))
+        listed, version, requires = read_metadata(_read(info / "METADATA", f"METADATA of {name}"))
         if listed != name:
-            raise _unmeasured(f"the metadata of {name} names another distribution", _REINSTALL)
+            raise unmeasured(f"the metadata of {name} names another distribution", _REINSTALL)
         files: dict[str, bytes] = {}
         for path, recorded in self.record(name).items():
-            if path.startswith("/") or ".." in path.split("/") or _is_installers(path):
+            if path.startswith("/") or ".." in path.split("/") or is_installers(path):
                 continue
             if recorded is None:
-                raise _unmeasured(f"RECORD of {name} lists a file without SHA-256", _REINSTALL)
-            _check_path(path, name)
+                raise unmeasured(f"RECORD of {name} lists a file without SHA-256", _REINSTALL)
+            check_path(path, name)
             files[path] = recorded
         return Distribution(name, version, files, requires, info.parent)
 
     def record(self, name: str) -> dict[str, bytes | None]:
         """Every path in the RECORD of the distribution, with its SHA-256 or None."""
-        return _record(_read(self._info[name] / "RECORD", f"RECORD of {name}"), name)
+        return read_record(_read(self._info[name] / "RECORD", f"RECORD of {name}"), name)
 
     def names_in(self, site: Path) -> list[str]:
         """The names of the distributions whose metadata lies in ``site``."""
@@ -227,139 +228,42 @@ class Installed:
         expected: list[tuple[str, str, bytes]] = []
         for distribution in distributions:
             if distribution.site is None:
-                raise _unmeasured(f"{distribution.name} is not installed", _REINSTALL)
+                raise unmeasured(f"{distribution.name} is not installed", _REINSTALL)
             for path, digest in distribution.files.items():
                 paths.append(distribution.site / path)
                 expected.append((distribution.name, path, digest))
         for (name, path, digest), actual in zip(expected, hash_files(paths), strict=True):
             if digest != actual:
-                raise _unmeasured(f"{path} of {name} is not the file of its wheel", _REINSTALL)
-
-
-class Wheels:
-    """The wheel files in ``folder`` that fit ``target``, each of which ``lock`` (requirements with hashes) must name."""
-
-    def __init__(self, folder: Path, lock: str, *, target: Target) -> None:
-        pins = _parse_lock(lock)
-        self._found: dict[str, Path] = {}
-        for path in sorted(folder.glob("*.whl")):
-            parts = path.name.removesuffix(".whl").split("-")
-            if len(parts) not in {5, 6}:
-                raise ConfigurationError("lock", f"{path.name} is not the name of a wheel", stage="manifest")
-            if not target.fits(*parts[-3:]):
-                continue
-            name = normalise(parts[0])
-            if hash_file(path) not in pins.get(name, frozenset()):
-                raise ConfigurationError(
-                    "lock",
-                    f"the lock does not name the wheel {path.name} by its hash",
-                    hint="download the wheels with `pip download --require-hashes -r` that lock",
-                    stage="manifest",
-                )
-            if name in self._found:
-                raise ConfigurationError("lock", f"two wheels of {name} fit the target", stage="manifest")
-            self._found[name] = path
-
-    def get(self, name: str) -> Distribution | None:
-        """The distribution of this normalised name, hashed from its wheel."""
-        path = self._found.get(name)
-        return None if path is None else from_wheel(path)
-
-    def verify(self, distributions: Iterable[Distribution]) -> None:
-        """Nothing is left to check: the tables were made from the wheels' bytes."""
-
-
-def from_wheel(path: Path) -> Distribution:
-    """The distribution in a wheel file, its contents checked against its RECORD.
-
-    Raises ``enclave.unmeasured`` for a file that is not a well-formed wheel.
-    """
-    import lzma
-    import zipfile
-    import zlib
-
-    # What zipfile and its decompressors raise for damaged and for foreign archives.
-    damaged = (
-        zipfile.BadZipFile,
-        zlib.error,
-        lzma.LZMAError,
-        EOFError,
-        RuntimeError,
-        ValueError,
-        OverflowError,
-    )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _from_archive(archive, path.name)
-    except ConfideError:
-        raise
-    except (*damaged, OSError) as error:
-        raise _unmeasured(f"{path.name} is not a readable wheel", "download it again") from error
-
-
-def _from_archive(archive: zipfile.ZipFile, where: str) -> Distribution:
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    if len(members) > _MAX_FILES or sum(member.file_size for member in members) > _MAX_UNPACKED:
-        raise _unmeasured(f"{where} holds too much", "download it again")
-    digests: dict[str, bytes] = {}
-    for member in members:
-        if member.filename in digests:
-            raise _unmeasured(f"{where} holds one file twice", "download it again")
-        with archive.open(member) as file:
-            digests[member.filename] = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]
-    infos = {p.partition("/")[0] for p in digests if p.partition("/")[0].endswith(".dist-info")}
-    if len(infos) != 1 or not {f"{min(infos)}/METADATA", f"{min(infos)}/RECORD"} <= digests.keys():
-        raise _unmeasured(f"{where} has no metadata of one distribution", "download it again")
-    info = min(infos)
-    if any(archive.getinfo(f"{info}/{name}").file_size > _MAX_METADATA for name in ("METADATA", "RECORD")):
-        raise _unmeasured(f"{where} has metadata longer than 4 MiB", "download it again")
-    name, version, requires = _metadata(archive.read(f"{info}/METADATA"))
-    for path, recorded in _record(archive.read(f"{info}/RECORD"), name).items():
-        if recorded is not None and digests.get(path) != recorded:
-            raise _unmeasured(f"{path} of {where} is not what its RECORD says", "download it again")
-    data = f"{info.removesuffix('.dist-info')}.data/"
-    files: dict[str, bytes] = {}
-    for path, digest in digests.items():
-        place = path
-        if path.startswith(data):
-            scheme, _, place = path.removeprefix(data).partition("/")
-            if scheme not in {"purelib", "platlib"}:
-                continue  # Scripts, headers and data files land outside of the site folder and are not importable.
-        if _is_installers(place):
-            continue
-        _check_path(place, name)
-        if place in files:
-            raise _unmeasured(f"{where} installs one file twice", "download it again")
-        files[place] = digest
-    return Distribution(name, version, files, requires)
+                raise unmeasured(f"{path} of {name} is not the file of its wheel", _REINSTALL)
 
 
 def _entries(site: Path) -> list[str]:
     try:
         return [entry.name for entry in site.iterdir()]
     except OSError as error:
-        raise _unmeasured("a folder of installed distributions cannot be read", _REINSTALL) from error
+        raise unmeasured("a folder of installed distributions cannot be read", _REINSTALL) from error
 
 
 def _read(path: Path, what: str) -> bytes:
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_METADATA + 1)
+            data = file.read(MAX_METADATA + 1)
     except OSError as error:
-        raise _unmeasured(
+        raise unmeasured(
             f"{what} cannot be read, so its files cannot be checked",
             "use a virtual environment; distributions of the operating system carry no hashes",
         ) from error
-    if len(data) > _MAX_METADATA:
-        raise _unmeasured(f"{what} is longer than 4 MiB", _REINSTALL)
+    if len(data) > MAX_METADATA:
+        raise unmeasured(f"{what} is longer than 4 MiB", _REINSTALL)
     return data
 
 
-def _metadata(data: bytes) -> tuple[str, str, tuple[str, ...]]:
+def read_metadata(data: bytes) -> tuple[str, str, tuple[str, ...]]:
+    """The normalised name, the version and the requirements in a METADATA file; raises ``enclave.unmeasured``."""
     try:
         head = data.decode("utf-8").replace("\r\n", "\n").partition("\n\n")[0]
     except UnicodeDecodeError as error:
-        raise _unmeasured("the metadata of a distribution is not UTF-8", _REINSTALL) from error
+        raise unmeasured("the metadata of a distribution is not UTF-8", _REINSTALL) from error
     values: dict[str, list[str]] = {}
     for line in re.sub(r"\n[ \t]+", " ", head).split("\n"):
         key, colon, value = line.partition(":")
@@ -367,58 +271,40 @@ def _metadata(data: bytes) -> tuple[str, str, tuple[str, ...]]:
             values.setdefault(key.strip().lower(), []).append(value.strip())
     names, versions = values.get("name", []), values.get("version", [])
     if len(names) != 1 or len(versions) != 1 or re.fullmatch(r"[A-Za-z0-9.!+_-]{1,128}", versions[0]) is None:
-        raise _unmeasured("the metadata of a distribution has no single name and version", _REINSTALL)
+        raise unmeasured("the metadata of a distribution has no single name and version", _REINSTALL)
     return normalise(names[0]), versions[0], tuple(values.get("requires-dist", ()))
 
 
-def _record(data: bytes, name: str) -> dict[str, bytes | None]:
+def read_record(data: bytes, name: str) -> dict[str, bytes | None]:
+    """The paths of a RECORD file, each with its SHA-256, or None for one without; raises ``enclave.unmeasured``."""
     rows: dict[str, bytes | None] = {}
     try:
         for row in csv.reader(data.decode("utf-8").splitlines(), strict=True):
-            if len(row) != 3 or row[0] in rows or len(rows) >= _MAX_FILES:
-                raise _unmeasured(f"RECORD of {name} is malformed", _REINSTALL)
+            if len(row) != 3 or row[0] in rows or len(rows) >= MAX_FILES:
+                raise unmeasured(f"RECORD of {name} is malformed", _REINSTALL)
             algorithm, _, text = row[1].partition("=")
             digest = (
                 base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)) if algorithm == "sha256" else None
             )
             if digest is not None and len(digest) != 32:
-                raise _unmeasured(f"RECORD of {name} holds a digest of a wrong length", _REINSTALL)
+                raise unmeasured(f"RECORD of {name} holds a digest of a wrong length", _REINSTALL)
             rows[row[0]] = digest
     except (csv.Error, UnicodeDecodeError, binascii.Error, ValueError) as error:
-        raise _unmeasured(f"RECORD of {name} is malformed", _REINSTALL) from error
+        raise unmeasured(f"RECORD of {name} is malformed", _REINSTALL) from error
     return rows
 
 
-def _is_installers(path: str) -> bool:
+def is_installers(path: str) -> bool:
+    """Whether a path below a site folder is written by installers, so that it does not count."""
     parts = path.split("/")
     return path.endswith(_BYTECODE) or (
         len(parts) == 2 and parts[0].endswith(".dist-info") and parts[1] in _INSTALLER_FILES
     )
 
 
-def _check_path(path: str, name: str) -> None:
+def check_path(path: str, name: str) -> None:
+    """Refuse a path that leaves its folder, or that another file system would spell differently."""
     if not path or not path.isprintable() or any(c in path for c in '\\:*?"<>|') or len(path) > 1024:
-        raise _unmeasured(f"{name} holds a file whose path cannot be measured", _REINSTALL)
+        raise unmeasured(f"{name} holds a file whose path cannot be measured", _REINSTALL)
     if any(part in {"", ".", ".."} for part in path.split("/")):
-        raise _unmeasured(f"{name} holds a file whose path leaves its folder", _REINSTALL)
-
-
-def _parse_lock(lock: str) -> dict[str, frozenset[bytes]]:
-    pins: dict[str, frozenset[bytes]] = {}
-    for line in lock.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
-        text = line.partition(" #")[0].strip()
-        if not text or text.startswith("#"):
-            continue
-        requirement = text.partition(" --hash=")[0].partition(";")[0].strip()
-        name, pinned, version = requirement.partition("==")
-        hashes = re.findall(r"--hash=sha256:([0-9a-f]{64})(?=\s|\Z)", text)
-        if not pinned or not version or not hashes or "@" in requirement:
-            raise ConfigurationError(
-                "lock",
-                "a line of the lock is not name==version with --hash=sha256:...",
-                hint="`uv pip compile --generate-hashes` writes such a lock",
-                stage="manifest",
-            )
-        key = normalise(name.partition("[")[0].strip())
-        pins[key] = pins.get(key, frozenset()) | {bytes.fromhex(digest) for digest in hashes}
-    return pins
+        raise unmeasured(f"{name} holds a file whose path leaves its folder", _REINSTALL)
