@@ -58,16 +58,13 @@ class Answer:
                 raise self._failure
             message = self._message
             if not self._bodiless:
-                full = message.write(body)
-                self._pending += full
-            else:
-                full = []
+                for frame in message.write(body):
+                    self._pending.append(frame)
+                    await self._emit(last=False)
             if last:
                 self._pending.append(message.finish())
                 await self._emit(last=True)
                 return
-            if full:
-                await self._emit(last=False)
             if self._timer is None and (message.waiting or self._pending):
                 loop = asyncio.get_running_loop()
                 self._timer = loop.call_later(self._settings.flush_seconds, self._flush_soon)

@@ -250,7 +250,10 @@ class FrameOpener:
             buffer = self._buffer = _borrow() if length > _POOLED else bytearray(length)
             self._filled = 0
         count = min(len(chunk) - position, length - self._filled)
-        buffer[self._filled : self._filled + count] = memoryview(chunk)[position : position + count]
+        # Through a view: a slice assigned to a bytearray is copied twice.
+        memoryview(buffer)[self._filled : self._filled + count] = memoryview(chunk)[
+            position : position + count
+        ]
         self._position = position + count
         self._filled += count
         if self._filled < length:

@@ -15,7 +15,7 @@ from confide.crypto.aead import TAG
 from confide.errors import ChannelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from confide.channel.receipt import Transcript
 
@@ -102,34 +102,39 @@ class OutgoingMessage:
         frame = self._sealer.seal(Kind.HEAD, self.head, padding.small(len(self.head)), final=final)
         return self._prefix + frame
 
-    def write(self, content: bytes) -> list[bytes]:
-        """Add bytes to the body; the frames that are full. Raises ``protocol`` beyond a known length."""
-        if not content:
-            return []
+    def write(self, content: bytes) -> Iterator[bytes]:
+        """Add bytes to the body; the frames that are full, each sealed when it is asked for, all to be taken before the
+        next call. Raises ``protocol`` beyond a known length.
+        """
         if self._left is not None:
             if len(content) > self._left:
                 raise ChannelError("protocol", "the body is longer than its declared length")
             self._left -= len(content)
-        if self._transcript is not None:
-            self._transcript.update(content)
-        self._kept.append(content)
-        self._size += len(content)
+        if content:
+            if self._transcript is not None:
+                self._transcript.update(content)
+            self._kept.append(content)
+            self._size += len(content)
         # A full frame waits for one more byte: until then it may be the last, and the last one is marked.
         if self._size <= _FULL:
-            return []
-        joined = content if len(self._kept) == 1 else b"".join(self._kept)
-        frames = []
-        with memoryview(joined) as view:
-            start = 0
-            while len(view) - start > _FULL:
-                frames.append(
-                    self._sealer.seal(Kind.DATA, view[start : start + _FULL], padding.MAX_PLAINTEXT)
-                )
-                start += _FULL
-            rest = bytes(view[start:])
+            return iter(())
+        joined = self._take()
+        count = (len(joined) - 1) // _FULL
+        rest = joined[count * _FULL :]
         self._kept = [rest]
         self._size = len(rest)
-        return frames
+        return self._full(joined, count)
+
+    def _full(self, joined: bytes, count: int) -> Iterator[bytes]:
+        with memoryview(joined) as view:
+            for at in range(0, count * _FULL, _FULL):
+                yield self._sealer.seal(Kind.DATA, view[at : at + _FULL], padding.MAX_PLAINTEXT)
+
+    def pieces(self, content: bytes) -> Iterator[bytes]:
+        """``write``, then ``flush``: what is to be sent now."""
+        yield from self.write(content)
+        if flushed := self.flush():
+            yield flushed
 
     def flush(self) -> bytes:
         """What a stream holds back, as one frame; nothing for a body of known length, whose frames are always full."""

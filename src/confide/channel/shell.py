@@ -203,19 +203,13 @@ class SyncShell:
 
         def body() -> Iterator[bytes]:
             outer.sent = True
-            start = message.start()
-            if message.ended:
-                yield start
-                return
-            held = [start]
-            for data in request.stream:
-                held += message.write(data)
-                held.append(message.flush())
-                if held := [piece for piece in held if piece]:
-                    yield b"".join(held) if len(held) > 1 else held[0]
-                held = []
-            held.append(message.finish())
-            yield b"".join(held)
+            held = message.start()
+            if not message.ended:
+                for data in request.stream:
+                    for piece in message.pieces(data):
+                        yield held + piece
+                        held = b""
+            yield held + message.finish()
 
         outer.response = self._transport.handle_request(
             self._library.Request(
@@ -331,19 +325,13 @@ class AsyncShell:
 
         async def body() -> AsyncIterator[bytes]:
             outer.sent = True
-            start = message.start()
-            if message.ended:
-                yield start
-                return
-            held = [start]
-            async for data in request.stream:
-                held += message.write(data)
-                held.append(message.flush())
-                if held := [piece for piece in held if piece]:
-                    yield b"".join(held) if len(held) > 1 else held[0]
-                held = []
-            held.append(message.finish())
-            yield b"".join(held)
+            held = message.start()
+            if not message.ended:
+                async for data in request.stream:
+                    for piece in message.pieces(data):
+                        yield held + piece
+                        held = b""
+            yield held + message.finish()
 
         outer.response = await self._transport.handle_async_request(
             self._library.Request(
