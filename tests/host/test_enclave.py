@@ -551,3 +551,63 @@ def test_a_lease_that_ends_erases_the_key_and_ends_the_enclave(launcher: Launche
         assert enclave.wait(timeout=10)
         assert enclave.error is not None
         assert enclave.error.code == "broker.lease_expired"
+
+
+def test_rt_05_what_has_ended_is_used_no_more(launcher: Launcher) -> None:
+    with launcher.launch(sample_application()) as enclave:
+        client = launcher.connect(enclave)
+        verifier = launcher.verifier(enclave)
+        enclave.stop()
+        enclave.stop()
+        assert enclave.state is State.STOPPED
+        assert enclave.wait(timeout=1)
+        enclave.raise_for_state()
+        with pytest.raises(EnclaveError) as caught:
+            enclave.wait_until("running", timeout=1)
+        assert caught.value.code == "enclave.bad_state"
+        with pytest.raises((ChannelError, httpx2.TransportError)):
+            client.post("/echo")
+        with pytest.raises((ChannelError, httpx2.TransportError)):
+            Client(enclave.url, verifier)
+        client.close()
+
+
+@pytest.mark.slow
+def test_rt_01_a_kill_at_any_moment_is_a_typed_error(launcher: Launcher) -> None:
+    """RT-01: SIGKILL at moments from the launch through the handshake to the middle of requests."""
+    for step in range(8):
+        delay = step * 0.08
+        with launcher.launch(sample_application()) as enclave:
+            pid = enclave.worker_pid
+
+            def use(enclave: Enclave = enclave) -> None:
+                with launcher.connect(enclave) as client:
+                    for _ in range(1000):
+                        client.post("/echo", content=b"x" * 50_000)
+
+            thread, outcome = _in_background(use)
+            time.sleep(delay)
+            os.kill(pid, signal.SIGKILL)
+            thread.join(20)
+            assert not thread.is_alive(), delay
+            assert isinstance(outcome[0], ConfideError | httpx2.TransportError), (delay, outcome)
+            assert enclave.wait(timeout=5)
+            assert enclave.state is State.FAILED
+
+
+@pytest.mark.slow
+def test_rt_06_memory_does_not_grow_with_requests(launcher: Launcher) -> None:
+    """After a warm-up, 5000 requests add less than 4 MiB to the worker and no descriptor."""
+    with launcher.launch(sample_application()) as enclave, launcher.connect(enclave) as client:
+
+        def resident() -> int:
+            status = Path(f"/proc/{enclave.worker_pid}/status").read_text(encoding="ascii")
+            return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
+
+        for _ in range(1000):
+            client.post("/echo", content=b"x" * 1000)
+        before, descriptors = resident(), len(client.post("/facts").json()["descriptors"])
+        for _ in range(5000):
+            client.post("/echo", content=b"x" * 1000)
+        assert resident() - before < 4096
+        assert abs(len(client.post("/facts").json()["descriptors"]) - descriptors) <= 2
