@@ -242,3 +242,7 @@ def test_a_model_service_is_the_same_through_its_file(tmp_path: Path) -> None:
         ModelService("a", owner=OWNER.public, workers=0)
     with pytest.raises(ConfigurationError):
         ModelService("a", owner=b"short")
+    ModelService("a", owner=OWNER.public, workers=8, threads=5)
+    with pytest.raises(ConfigurationError) as caught:
+        ModelService("a", owner=OWNER.public, workers=9, threads=5)
+    assert "processes=69" in caught.value.hint

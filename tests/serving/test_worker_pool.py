@@ -191,3 +191,23 @@ def test_a_closed_pool_takes_nothing() -> None:
         assert await code_of(pool.run(Quick(), deadline=5)) == "enclave.deadline"
 
     run(scene())
+
+
+def test_rt_07_a_pool_that_gets_no_thread_for_a_lost_one_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit of threads is reached: the pool is not healthy, and nothing escapes into the event loop."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scene() -> None:
+        pool = WorkerPool(workers=1, waiting=1, max_lost=5, grace=0.05)
+        stuck = Held(stubborn=True)
+        task = asyncio.ensure_future(pool.run(stuck, deadline=0.05))
+        await until(stuck.started.is_set)
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        assert await code_of(task) == "enclave.deadline"
+        await until(lambda: not pool.healthy)
+        assert await code_of(pool.run(Quick(), deadline=5)) == "enclave.deadline"
+        stuck.let_go.set()
+
+    run(scene())

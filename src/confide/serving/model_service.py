@@ -29,6 +29,9 @@ __all__ = ["ModelService"]
 
 KIND: Final = "model"
 _REQUIRES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"onnx": ("numpy", "onnxruntime")})
+_OTHER_THREADS: Final = (
+    24  # the event loop, the channel's and the runtime's own, and replacements of lost workers
+)
 _FAST: Final = ("httptools", "uvloop")
 
 
@@ -81,6 +84,13 @@ class ModelService(Service):
         # Read back, so that a value which the enclave would refuse is refused here.
         options = settings.to_options()
         ModelSettings.from_options(options)
+        limits = Limits() if limits is None else limits
+        if workers * threads + _OTHER_THREADS > limits.processes:
+            raise ConfigurationError(
+                "limit",
+                "the service's limit of processes and threads is too low for its workers",
+                hint=f"limits=Limits(processes={workers * threads + _OTHER_THREADS}) or more",
+            )
         super().__init__(
             kind=KIND,
             id=id,
@@ -93,7 +103,7 @@ class ModelService(Service):
                 "OMP_NUM_THREADS": str(threads),
                 "OPENBLAS_NUM_THREADS": "1",
             },
-            limits=Limits() if limits is None else limits,
+            limits=limits,
             egress=egress,
             debug=debug,
             models=tuple(SecretPin(entry.name, owner) for entry in entries),

@@ -128,7 +128,10 @@ class WorkerPool:
         self._lost += 1
         self._release(job)
         if self.healthy:
-            self._start()
+            try:
+                self._start()
+            except RuntimeError:
+                self._max_lost = -1  # No thread is to be had any more: not healthy, whoever comes back.
 
     def _release(self, job: _Job) -> None:
         if job.counted:
