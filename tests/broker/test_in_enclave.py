@@ -158,9 +158,9 @@ async def app(scope, receive, send):
 def until(enclave: Launched, *states: State) -> None:
     """Wait until the enclave is in one of the states; the test fails if it never is."""
     deadline = time.monotonic() + 30
-    while enclave.state not in states:
-        assert time.monotonic() < deadline, enclave.state
-        assert enclave.state not in {State.FAILED, State.STOPPED}, enclave.error
+    while (state := enclave.state) not in states:
+        assert time.monotonic() < deadline, state
+        assert state not in {State.FAILED, State.STOPPED}, enclave.error
         time.sleep(0.05)
 
 
