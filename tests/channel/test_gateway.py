@@ -308,6 +308,29 @@ def test_ch_08_a_body_that_drips_is_cut_off_after_its_time() -> None:
     assert ask(world, "/confide", [data[:-1]], ends=False) == (408, b"")
 
 
+def test_ch_08_a_frame_that_drips_steadily_is_cut_off_too() -> None:
+    """One byte now and then resets no clock: the frame as a whole has its time."""
+    world = World(settings=ChannelSettings(frame_seconds=0.2))
+    _, data = post(world.session(), b"hello" * 1000)
+    start = 1262 + 277
+    peer = Peer("/confide", [data[:start]], ends=False)
+
+    async def drip() -> dict[str, Any]:
+        if peer.messages:
+            return await Peer.receive(peer)
+        await asyncio.sleep(0.02)
+        drip.at += 1  # type: ignore[attr-defined]
+        at: int = drip.at  # type: ignore[attr-defined]
+        return {"type": "http.request", "body": data[at - 1 : at], "more_body": True}
+
+    drip.at = start  # type: ignore[attr-defined]
+    began = time.monotonic()
+    asyncio.run(asyncio.wait_for(Gateway(echo, world.instance)(peer.scope, drip, peer.send), 10))
+
+    assert peer.outcome == (408, b"")
+    assert time.monotonic() - began < 3
+
+
 def test_ch_08_a_nonce_that_drips_is_cut_off_after_its_time() -> None:
     world = World(settings=ChannelSettings(head_seconds=0.1))
 

@@ -155,29 +155,41 @@ class InnerExchange:
     async def _piece(self) -> bytes | None:
         """The next piece of the body, empty at its end, or ``None`` if the request will not be completed."""
         request = self._request
-        while True:
-            piece = request.next()
-            if request.cancelled:
-                self._gone = True
-                await send_status(self._outer_send, 400)
-                return None
-            if request.complete:
-                # Bytes after the final frame would make the whole request another one.
-                while not self._outer_ended:
-                    if not await self._pull_in_time():
-                        return None
-                return piece or b""
-            if piece:
-                return piece
-            if piece is None and not await self._pull_in_time():
-                return None
+        piece = request.next()
+        if piece is None and not request.complete:
+            piece = await self._wait_for_piece()
+        if request.cancelled:
+            self._gone = True
+            await send_status(self._outer_send, 400)
+            return None
+        if not request.complete:
+            return piece
+        if not self._outer_ended and not await self._wait_for_end():
+            return None
+        return piece or b""
 
-    async def _pull_in_time(self) -> bool:
+    async def _wait_for_piece(self) -> bytes | None:
+        """A whole frame has its time, however many reads it takes: a peer that drips is not alive."""
+        request = self._request
         try:
             with self._deadlines.within(self._settings.frame_seconds):
-                return await self._pull()
+                while (piece := request.next()) is None:
+                    if not await self._pull():
+                        return None
         except TimeoutError:
             raise ChannelError("timeout", "the next frame of the request took too long") from None
+        return piece
+
+    async def _wait_for_end(self) -> bool:
+        """Bytes after the final frame would make the whole request another one, so the outer end is waited for."""
+        try:
+            with self._deadlines.within(self._settings.frame_seconds):
+                while not self._outer_ended:
+                    if not await self._pull():
+                        return False
+        except TimeoutError:
+            raise ChannelError("timeout", "the end of the request took too long") from None
+        return True
 
     async def _receive(self) -> Message:
         if self._gone:

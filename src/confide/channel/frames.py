@@ -164,11 +164,11 @@ class FrameOpener:
         "_broken",
         "_buffer",
         "_chunk",
-        "_direction",
         "_filled",
         "_finished",
         "_index",
         "_iv",
+        "_later",
         "_length",
         "_max_body",
         "_position",
@@ -179,8 +179,8 @@ class FrameOpener:
     def __init__(self, key_and_iv: bytes, direction: Direction, *, max_body: int | None = None) -> None:
         self._aead = Aead(key_and_iv[:32])
         self._iv = int.from_bytes(key_and_iv[32:], "big")
-        self._direction = direction
         self._allowed = _FIRST[direction]
+        self._later = _LATER[direction]
         self._max_body = max_body
         self._index = 0
         self._received = 0
@@ -302,5 +302,5 @@ class FrameOpener:
                 raise _refuse("protocol", index, "bytes after the final frame")
             self._finished = True
         self._index = index + 1
-        self._allowed = _LATER[self._direction]
+        self._allowed = self._later
         return Frame(rule.kind, final, bytes(memoryview(out)[padding.LENGTH_BYTES : end]))
