@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from confide.attestation.evidence import Evidence, EvidencePart
-from confide.crypto.issue import IssuingKey
+from confide.crypto.issue import IssuingKey, issue
 from confide.crypto.x509 import Extension
 from confide.errors import ConfideError, EndorsementsMissing, MalformedError, NotAcceptable, NotGenuine
 from confide.tees import formats
@@ -689,3 +689,58 @@ def test_ids_of_the_guest_are_compared_where_they_are_pinned(name: str) -> None:
 
 def test_a_lower_security_version_of_the_guest_is_refused() -> None:
     assert refusal(snp.mint(), reference={"min_guest_svn": 2}) == ["not_acceptable.below_minimum"]
+
+
+@pytest.mark.parametrize(
+    "times",
+    [{"not_after": datetime(2025, 1, 1, tzinfo=UTC)}, {"not_before": datetime(2027, 1, 1, tzinfo=UTC)}],
+)
+@pytest.mark.parametrize("serial", [1, 200])
+def test_of_two_certificates_for_the_same_key_the_valid_one_is_judged(
+    times: dict[str, datetime], serial: int
+) -> None:
+    other = snp.mint(certificate=times | {"serial": serial})
+
+    assert snp.verify(snp.mint(extra=(other.certificate,))).tier.name == "AFFIRMING"
+
+
+def test_ev_20_more_crls_than_anybody_needs_are_refused() -> None:
+    base = datetime(2026, 5, 1, tzinfo=UTC)
+    lists = tuple(
+        snp.authority().crl(this_update=base + timedelta(seconds=second))
+        for second in range(authenticate.MAX_CRLS + 1)
+    )
+
+    assert snp.verify(snp.mint(crls=lists[:-1])).verdict == "accepted"
+    assert refusal(snp.mint(crls=lists)) == ["malformed.limit_exceeded"]
+
+
+def test_the_result_says_why_revocation_was_not_checked() -> None:
+    old = snp.authority().crl(
+        this_update=datetime(2026, 1, 1, tzinfo=UTC), next_update=datetime(2026, 2, 1, tzinfo=UTC)
+    )
+
+    absent, outdated = snp.verify(snp.mint()), snp.verify(snp.mint(crls=(old,)))
+
+    assert absent.claims.checks[2].detail == "no CRL given"
+    assert outdated.claims.checks[2].detail == "the CRL given is out of date"
+
+
+@pytest.mark.parametrize("names", [[("O", "tests")], [("CN", "SEV-Genoa"), ("CN", "SEV-VLEK-Genoa")]])
+def test_ev_16_a_ca_without_one_name_of_its_own_is_refused(names: list[tuple[str, str]]) -> None:
+    root = snp.authority()
+    ca = issue(
+        subject=names,
+        issuer=snp.name("ARK-Genoa"),
+        public_key=root.ask_key.public_key_der,
+        signing_key=root.ark_key,
+        serial=9,
+        not_before=snp.NOT_BEFORE,
+        not_after=snp.NOT_AFTER,
+        is_ca=True,
+        path_length=0,
+        key_usage=snp.CA_USAGE,
+    )
+    case = snp.mint(certificate={"issuer": names}, extra=(ca,))
+
+    assert refusal(case) == ["not_genuine.chain_invalid"]
