@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
-from confide.channel.client import Client
+from confide.channel.client import AsyncClient, Client
 from confide.channel.gateway import Gateway
 from confide.channel.settings import ChannelSettings
 from confide.errors import ChannelError, EnclaveError
@@ -469,6 +469,65 @@ def test_nonces_that_come_while_the_device_is_busy_share_the_next_quote() -> Non
 
     assert [status for status, _ in answers] == [200] * 51
     assert world.attester.quotes == 2
+
+
+def test_a_key_that_cannot_be_made_is_a_503_and_not_a_wait() -> None:
+    world = World()
+    make = world.instance._make_key
+
+    def fail(lifetime: int, opens_for: int) -> Any:
+        world.instance._make_key = make  # type: ignore[method-assign]
+        raise OSError("no entropy")
+
+    world.instance._make_key = fail  # type: ignore[method-assign]
+
+    async def run() -> list[tuple[int, bytes]]:
+        gateway = Gateway(echo, world.instance)
+        return [await Peer(DISCOVERY, [os.urandom(32)], kind=NONCE).ask(gateway) for _ in range(2)]
+
+    began = time.monotonic()
+    first, second = asyncio.run(run())
+
+    assert (first, second[0]) == ((503, b""), 200)
+    assert time.monotonic() - began < 5
+
+
+def test_fresh_and_cached_evidence_share_the_device_and_the_pace() -> None:
+    world = World(settings=ChannelSettings(cached=True))
+
+    async def run() -> list[tuple[int, bytes]]:
+        gateway = Gateway(echo, world.instance)
+        asked = [
+            Peer(DISCOVERY, [os.urandom(32)], kind=NONCE) if index % 2 else Peer(DISCOVERY, method="GET")
+            for index in range(20)
+        ]
+        return list(await asyncio.gather(*(peer.ask(gateway) for peer in asked)))
+
+    answers = asyncio.run(run())
+
+    assert [status for status, _ in answers] == [200] * 20
+    assert len({body for _, body in answers[::2]}) == 1, "one cached bundle for everybody"
+    assert world.attester.quotes <= 4
+
+
+def test_a_client_that_is_cancelled_gives_its_connection_back(live: Callable[..., Any]) -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] == "/slow":
+            await asyncio.sleep(0.5)
+        await echo(scope, receive, send)
+
+    service = live(slow)
+
+    async def run() -> bytes:
+        inner = httpx2.AsyncHTTPTransport(limits=httpx2.Limits(max_connections=1))
+        async with AsyncClient(service.url, verifier(), clock=lambda: snp.AT, transport=inner) as http:
+            for _ in range(3):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.1):
+                        await http.post("/slow", content=b"x")
+            return (await http.post("/echo", content=b"next", timeout=5)).content
+
+    assert asyncio.run(run()) == b"next"
 
 
 def test_a_websocket_is_refused() -> None:

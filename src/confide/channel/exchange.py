@@ -110,6 +110,13 @@ class InnerExchange:
             return
         if head is None:
             return
+        try:
+            await self._run_inside(application, head, state)
+        finally:
+            if self._answer is not None:
+                self._answer.close()
+
+    async def _run_inside(self, application: Application, head: RequestHead, state: dict[str, Any]) -> None:
         failure: BaseException | None = None
         try:
             await application(inner_scope(head, state, self._request.session), self._receive, self._send)
@@ -121,9 +128,6 @@ class InnerExchange:
             if self._on_error is not None:
                 self._on_error(error)
             await self._refuse(error)
-        finally:
-            if self._answer is not None:
-                self._answer.close()
 
     # The way up
 

@@ -201,16 +201,27 @@ class Gateway:
 
     async def _quote(self) -> None:
         """Close batches, one at a time, until nobody waits."""
-        while (wait := self._instance.batch_wait()) is not None:
-            if wait > 0:
-                await asyncio.sleep(wait)
-                continue
+        while True:
             async with self._device:
-                batch = self._instance.close_batch()
-                try:
-                    await self._attest(batch)
-                finally:
-                    self._answer(batch.tickets)
+                wait = self._instance.batch_wait()
+                if wait is None:
+                    return
+                if wait <= 0:
+                    await self._quote_batch()
+                    continue
+            await asyncio.sleep(wait)
+
+    async def _quote_batch(self) -> None:
+        try:
+            batch = self._instance.close_batch()
+        except Exception as error:  # noqa: BLE001 - whoever waits must not wait for a key that cannot be made.
+            self._tell(error)
+            self._answer(self._instance.queue.take())
+            return
+        try:
+            await self._attest(batch)
+        finally:
+            self._answer(batch.tickets)
 
     async def _attest(self, batch: Batch) -> None:
         """Ask the device; what fails leaves the batch without evidence, which its clients see as 503."""
@@ -223,8 +234,11 @@ class Gateway:
             )
             batch.finish(quoted)
         except Exception as error:  # noqa: BLE001 - a device's driver may raise anything.
-            if self._on_error is not None:
-                self._on_error(error)
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        if self._on_error is not None:
+            self._on_error(error)
 
     def _answer(self, tickets: Iterable[Ticket]) -> None:
         for ticket in tickets:

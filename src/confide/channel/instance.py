@@ -100,7 +100,9 @@ class Instance:
     def close_batch(self) -> Batch:
         """Make a key for all who wait. The caller quotes ``report_data`` and calls ``finish``, or lets the tickets fail."""
         self.check_process()
-        return Batch.of(self.queue.take(), self._make_key(FRESH_LIFETIME, FRESH_LIFETIME), self._manifest)
+        # The nonces are there, so the key is younger than each of them; if it cannot be made, they still wait.
+        key = self._make_key(FRESH_LIFETIME, FRESH_LIFETIME)
+        return Batch.of(self.queue.take(), key, self._manifest)
 
     def cached_bundle(self) -> bytes | None:
         """The evidence without a nonce, while its key is in its lifetime."""

@@ -166,6 +166,10 @@ class SyncShell:
                 effect = steps.send(outcome)
         except StopIteration as stop:
             return stop.value
+        except BaseException:
+            steps.close()
+            self._close(outer)
+            raise
 
     def _perform(self, effect: Effect, request: Any, outer: _Outer) -> Reply | bytes | None:
         if isinstance(effect, Fetch):
@@ -287,6 +291,11 @@ class AsyncShell:
                 effect = steps.send(outcome)
         except StopIteration as stop:
             return stop.value
+        except BaseException:
+            # A cancelled caller must not leave its connection checked out.
+            steps.close()
+            await self._close(outer)
+            raise
 
     async def _perform(self, effect: Effect, request: Any, outer: _Outer) -> Reply | bytes | None:
         if isinstance(effect, Fetch):
