@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import json
 import mmap
 import os
@@ -93,6 +94,10 @@ def big_file() -> None:
         os.close(descriptor)
 
 
+def own_descriptor_for(pid: int) -> Callable[[], object]:
+    return lambda: fcntl.fcntl(0, fcntl.F_SETOWN, pid)
+
+
 def stream_pair() -> None:
     for end in socket.socketpair():
         end.close()
@@ -173,6 +178,8 @@ def run(mode: str, lent: int) -> tuple[dict[str, str], dict[object, object]]:
         "subprocess": attempt(lambda: subprocess.run(["/bin/true"], check=True)),
         "signal the host": attempt(lambda: os.kill(outside, 0)),
         "signal everybody": attempt(lambda: os.kill(-1, 0)),
+        "signal the host by a descriptor": attempt(own_descriptor_for(outside)),
+        "limit the host": attempt(lambda: resource.prlimit(outside, resource.RLIMIT_CPU, (1, 1))),
         "signal itself": attempt(lambda: signal.raise_signal(signal.SIGCHLD)),
         "unshare": attempt(raw("unshare", 0x10000000)),
         "clone3": attempt(raw("clone3", 0, 0)),

@@ -15,7 +15,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Final
 
-from confide.enclave.egress_messages import EgressRequest, Status
+from confide.enclave.egress_messages import PACKETS, EgressRequest, Status
 from confide.errors import EnclaveError, MalformedError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Egress:
                 hint="Add host:port to the service's egress and measure it again.",
                 stage="egress",
             )
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, PACKETS)
         try:
             with theirs:
                 ours.settimeout(timeout)

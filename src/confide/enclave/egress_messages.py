@@ -8,6 +8,8 @@ proxy that would copy every byte.
 
 from __future__ import annotations
 
+import socket
+import sys
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Self
@@ -16,9 +18,11 @@ from confide.errors import MalformedError
 from confide.wire import cbor
 from confide.wire.fields import Fields
 
-__all__ = ["MAX_REQUEST", "EgressRequest", "Status"]
+__all__ = ["MAX_REQUEST", "PACKETS", "EgressRequest", "Status"]
 
 MAX_REQUEST: Final = 512
+PACKETS: Final = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
+"""What keeps packets apart; the second, where the first does not exist, does not tell the end of the other side."""
 
 
 class Status(IntEnum):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final, Self
 from confide.enclave import control
 from confide.enclave.confinement.levels import Level
 from confide.enclave.control import Connection, Drain, Start
+from confide.enclave.egress_messages import PACKETS
 from confide.enclave.manifest import Manifest, sites
 from confide.errors import ConfideError, ConfigurationError, EnclaveError, TeeUnavailable
 from confide.host import directory
@@ -228,7 +229,7 @@ class Enclave:
             listener = ours.enter_context(_bind(listen))
             host_end, worker_end = socket.socketpair()
             ours.enter_context(worker_end)
-            egress, egress_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            egress, egress_end = socket.socketpair(socket.AF_UNIX, PACKETS)
             ours.enter_context(egress_end)
             self._connection = Connection(host_end, start=False)
             self._egress = EgressServer(egress, self.service.egress)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from confide.enclave.control import Confined, Failed, Forked, LogLine, StateChanged
 from confide.errors import ConfideError, EnclaveError, TeeUnavailable
 from confide.host.lifecycle import State
+from confide.host.processes import start_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ class Supervisor:
         self._failure: ConfideError | None = None
         self.confinement: Confinement | None = None
         self.worker_pid: int = process.pid
+        self._worker_started = process.started
         self._thread = threading.Thread(target=self._watch, name="confide-supervisor", daemon=True)
 
     def start(self) -> None:
@@ -80,9 +82,12 @@ class Supervisor:
 
     def kill(self) -> None:
         """End the worker now."""
-        for pid in {self.worker_pid, self._process.pid}:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        known = {self.worker_pid: self._worker_started, self._process.pid: self._process.started}
+        for pid, started in known.items():
+            # Once it is gone the number may be another process's.
+            if start_time(pid) == started:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _watch(self) -> None:
         try:
@@ -90,6 +95,7 @@ class Supervisor:
                 match message:
                     case Forked():
                         self.worker_pid = self._descendant(message.pid)
+                        self._worker_started = start_time(self.worker_pid)
                     case Confined():
                         self._confined(message.confinement)
                     case StateChanged():

@@ -40,6 +40,11 @@ _CLONE_THREAD: Final = 0x00010000
 _MSG_FASTOPEN: Final = 0x20000000
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_PTRACER: Final = 0x59616D61
+_F_SETOWN: Final = 8
+_F_SETSIG: Final = 10
+_F_SETOWN_EX: Final = 15
+_FIOSETOWN: Final = 0x8901
+_SIOCSPGRP: Final = 0x8902
 _TIOCSTI: Final = 0x5412
 _TIOCLINUX: Final = 0x541C
 _SOCKET_TYPE_MASK: Final = 0xF
@@ -90,6 +95,14 @@ def _conditions(pid: int) -> tuple[tuple[str, _Condition], ...]:
         # Signals to itself only: without a pid namespace the numbers of other processes are at hand.
         ("kill", _Condition(0, everything, pid, equal=False)),
         ("tgkill", _Condition(0, everything, pid, equal=False)),
+        # The kernel would send SIGIO, or any other signal, to whoever is named as a descriptor's owner.
+        ("fcntl", _Condition(1, everything, _F_SETOWN, equal=True)),
+        ("fcntl", _Condition(1, everything, _F_SETSIG, equal=True)),
+        ("fcntl", _Condition(1, everything, _F_SETOWN_EX, equal=True)),
+        ("ioctl", _Condition(1, everything, _FIOSETOWN, equal=True)),
+        ("ioctl", _Condition(1, everything, _SIOCSPGRP, equal=True)),
+        # Limits of another process of the user.
+        ("prlimit64", _Condition(0, everything, 0, equal=False)),
         # Pairs for event loops; a datagram pair could send to any path or abstract name.
         ("socketpair", _Condition(0, everything, socket.AF_UNIX, equal=False)),
         ("socketpair", _Condition(1, _SOCKET_TYPE_MASK, socket.SOCK_DGRAM, equal=True)),
