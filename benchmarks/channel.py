@@ -3,7 +3,8 @@
 
 T2 compares opening a session with pyhpke's contexts; ours is post-quantum hybrid (X-Wing), pyhpke's X25519 only. T3 and T4
 have one server process with two doors to one application: `/plain` and the envelope. Their requests alternate, and what counts is
-the CPU time of the server process, all threads. Peers: pyhpke, and bare ASGI on uvicorn with httptools where it is installed.
+the CPU time of the server process, all threads. The plain application takes the large body and drops it, so its cost is uvicorn's alone; T4's
+other bound (0.35x) is for a server without ASGI, which there is not. Peers: pyhpke, and bare ASGI on uvicorn with httptools where it is installed.
 """
 
 from __future__ import annotations
@@ -320,22 +321,20 @@ def main(arguments: list[str] | None = None) -> None:
             plain, envelope, client = compare(
                 wire, made, os.urandom(SMALL), calls=300, repetitions=options.repetitions
             )
-            report.difference("T3", "4 KB echo, envelope vs plain, same uvicorn", envelope, plain, at_most=12)
             report.difference(
-                "T3", "the client's own share of it (no target)", client, 0.0, at_most=float("inf")
+                "T3",
+                f"4 KB echo, envelope vs plain, same uvicorn (client's own share: {client * 1e6:.0f} us)",
+                envelope,
+                plain,
+                at_most=12,
             )
             plain, envelope, client = compare(
                 wire, made, os.urandom(LARGE), calls=2, repetitions=options.repetitions
             )
-            report.ratio(
-                "T4", "16 MB upload, envelope vs plain, same uvicorn", envelope, plain, at_most=1.5, unit="ms"
+            what = (
+                f"16 MB upload, envelope vs plain, same uvicorn (client's own share: {client * 1e3:.1f} ms)"
             )
-            report.ratio(
-                "T4", "16 MB upload, envelope vs plaintext uvicorn", envelope, plain, at_most=0.35, unit="ms"
-            )
-            report.ratio(
-                "T4", "the client's own share (no target)", client, plain, at_most=float("inf"), unit="ms"
-            )
+            report.ratio("T4", what, envelope, plain, at_most=1.5, unit="ms")
             wire.socket.close()
     report.show(as_json=options.json)
 
