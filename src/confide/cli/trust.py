@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from confide.errors import ConfigurationError
+from confide.errors import ConfigurationError, NotAcceptable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,8 +98,13 @@ def verifier(
             hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
         )
     anchors = () if anchor is None else (_anchor(anchor),)
+    try:
+        policy = AppraisalPolicy.from_file(policy_path)
+    except NotAcceptable as error:
+        # The policy is what is not acceptable here; exit code 4 is kept for evidence.
+        raise ConfigurationError(error.code.partition(".")[2], error.message, hint=error.hint) from None
     return Verifier(
-        AppraisalPolicy.from_file(policy_path),
+        policy,
         endorsements=endorsements(endorsement_paths),
         extra_anchors=anchors,
         allow_simulated=allow_simulated,
