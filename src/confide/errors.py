@@ -77,7 +77,7 @@ class ConfideError(Exception):
 
     @property
     def reason(self) -> Reason:
-        """This error as a finding."""
+        """The error as a finding."""
         return Reason(self.code, self.stage, self.message, self.hint)
 
     def __str__(self) -> str:

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, MLKEM768X25519Pr
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 
-class Refused(Exception):  # noqa: N818 - the word of the specification.
+class Refused(Exception):
     """A message that the specification refuses."""
 
     def __init__(self, code: str, frame: int | None = None) -> None:

@@ -20,7 +20,7 @@ TAG = 16
 Buffer = bytes | bytearray | memoryview
 
 
-class AuthenticationFailed(ChannelError):  # noqa: N818 - a name that callers read in except clauses
+class AuthenticationFailed(ChannelError):
     """The ciphertext was not made with this key, nonce and associated data; callers map it to an error of their own."""
 
     def __init__(self) -> None:

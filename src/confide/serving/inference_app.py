@@ -50,11 +50,11 @@ class Served:
     signature: Signature
 
 
-class _Gone(Exception):  # noqa: N818 - a signal within this module
+class _Gone(Exception):
     """The client went away while it was sending."""
 
 
-class _NotFound(Exception):  # noqa: N818 - a signal within this module
+class _NotFound(Exception):
     """No such route, model or version."""
 
 

@@ -19,7 +19,7 @@ _MAX_NUMBER = 128
 _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
 
-class _Refused(Exception):  # noqa: N818 - never leaves this module
+class _Refused(Exception):
     def __init__(self, leaf: str, problem: str) -> None:
         super().__init__(problem)
         self.leaf = leaf
