@@ -48,7 +48,9 @@ def table() -> str:
     """The generated part of the page."""
     rows = ["| attack | tests |", "| --- | --- |"]
     for name, tests in sorted(performed().items(), key=lambda item: (item[0].split("-")[0], item[0])):
-        shown = "<br>".join(f"`{test}`" for test in tests[:4]) + (f"<br>and {len(tests) - 4} more" if len(tests) > 4 else "")
+        shown = "<br>".join(f"`{test}`" for test in tests[:4]) + (
+            f"<br>and {len(tests) - 4} more" if len(tests) > 4 else ""
+        )
         rows.append(f"| {name} | {shown} |")
     return "\n".join(rows)
 
