@@ -195,7 +195,7 @@ class DurableFile:
             raise _refuse(
                 "the target exists and is not a regular file", "choose another name, or move it away"
             )
-        if status.st_nlink != 1:
+        if status.st_nlink > 1:
             raise _refuse(
                 "the target has more than one name", "choose another name, or remove the other link"
             )
