@@ -250,11 +250,26 @@ def test_the_clock_of_the_enclave_decides_nothing_about_fresh_evidence() -> None
     assert bundles.verifier().verify(bundle, at=snp.AT, **ASKED).freshness == "fresh"
 
 
-def test_a_bundle_that_answers_another_nonce_says_so_where_nothing_is_asked() -> None:
-    result = bundles.verifier().verify(bundles.fresh(NONCE), at=snp.AT)
+def test_bnd_13_a_result_names_no_key_and_no_service_that_the_report_was_not_seen_to_vouch_for() -> None:
+    bundle = bundles.fresh(NONCE)
+    stapled = dataclasses.replace(bundle, key_material=bundles.material(key=bytes(1216)).encode())
+    without_service = bundles.verifier(top={"service": None})
 
-    assert result.freshness == "not checked"
-    assert refusal(bundles.fresh(NONCE), nonce=None, cached=True) == ["not_acceptable.nonce_missing"]
+    for given in (bundle, stapled):
+        result = without_service.verify(given, at=snp.AT)
+        assert result.freshness == "not checked"
+        assert (result.key_material, result.kid) == (None, None)
+    assert without_service.verify(bundle, at=snp.AT, nonce=NONCE).key_material == bundles.material()
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"audience": "client"}, {"purpose": "channel", "audience": "client", "cached": True}]
+)
+def test_bnd_10_key_material_that_answers_an_unknown_nonce_names_no_service(asked: dict[str, Any]) -> None:
+    stapled = dataclasses.replace(bundles.fresh(NONCE), key_material=bundles.material(epoch=2).encode())
+    unasked: dict[str, Any] = {"nonce": None, "age": None, "purpose": None, "audience": None}
+
+    assert refusal(stapled, **(unasked | asked)) == ["not_acceptable.nonce_missing"]
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

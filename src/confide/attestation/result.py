@@ -103,6 +103,7 @@ class AttestationResult:
 
     ``reasons`` are notes that a person should see (wildcards, revocation not checked, simulation). ``age`` is measured on
     the verifier's clock when ``freshness`` is ``fresh``, and only the enclave's claim when it is ``claimed``.
+    ``key_material`` and ``kid`` are None where the report was not seen to vouch for a key (``freshness`` is ``not checked``).
     """
 
     tee: str

@@ -150,18 +150,20 @@ class Verifier:
         if reference is not None:
             found += scheme.appraise.appraise(claims, reference, self._policy)
         found += _service(self._policy.service, evidence, material, asked)
-        freshness, age, bound = _binding(claims, evidence, material, asked)
+        freshness, age, bound = _binding(claims, evidence, material, self._policy.service, asked)
         found += bound
         found += _age(self._policy.max_age, freshness, age)
         result.raise_unacceptable(found)
         if reference is None:  # Already raised above; a policy table is needed from here on.
             raise AttestationError("internal", "a refused TEE was not refused")
+        if freshness == "not checked":
+            material = None  # The report does not vouch for it.
         return result.accepted(
             vector=_simulated(scheme.appraise.trustworthiness(claims, reference), claims),
             notes=_notes(claims, reference, freshness),
             claims=claims,
             key_material=material,
-            kid=None if evidence.key_material is None else kid(evidence.key_material),
+            kid=None if material is None or evidence.key_material is None else kid(evidence.key_material),
             evidence=evidence,
             freshness=freshness,
             age=age,
@@ -265,7 +267,11 @@ def _service(
 
 
 def _binding(
-    claims: Claims, evidence: Evidence, material: KeyMaterial | None, asked: _Asked
+    claims: Claims,
+    evidence: Evidence,
+    material: KeyMaterial | None,
+    service: ServicePolicy | None,
+    asked: _Asked,
 ) -> tuple[Freshness, timedelta | None, list[Reason]]:
     """Step 7: report data against the key material, the nonce, and what the caller expects in it."""
     found: list[Reason] = []
@@ -302,10 +308,11 @@ def _binding(
             return "not checked", None, found
         return "fresh", asked.age, found
     if proof is not None:
-        if asked.purpose is not None:
+        # Without the nonce the report data cannot be made, so that anybody may have put this key material here.
+        if service is not None or asked.purpose is not None or asked.audience is not None:
             refuse(
                 "nonce_missing",
-                "the evidence answers a nonce that was not given",
+                "the evidence answers a nonce that was not given, so that it vouches for no service or key",
                 "give the nonce that was sent",
             )
         return "not checked", None, found
