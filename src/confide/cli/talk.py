@@ -6,12 +6,16 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from confide.cli import output, trust
 from confide.cli.addresses import host_port
 from confide.errors import ChannelError, ConfigurationError
+
+if TYPE_CHECKING:
+    from confide.channel.client_session import Exchange
 
 _MAX_INPUT = 1 << 30
 
@@ -49,6 +53,7 @@ def call(
     Nothing is sent before the evidence has been verified, and nothing in the clear.
     """
     from confide.channel.client import Client
+    from confide.channel.shell import EXTENSION
 
     verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
     body = None
@@ -65,15 +70,38 @@ def call(
             headers={"content-type": content_type} if body is not None else {},
         )
         if receipt_path is not None:
-            receipt = response.extensions["confide"]["receipt"]
-            receipt_path.write_text(json.dumps(receipt.to_json(), indent=2) + "\n")
-            output.talk(f"receipt: {receipt_path}")
+            exchange = response.extensions[EXTENSION]
+            receipt_path.write_text(json.dumps(_receipt(exchange), indent=2) + "\n")
+            output.talk(
+                f"receipt: {receipt_path}, verified; show it together with the request, the answer and the evidence"
+            )
     sys.stdout.buffer.write(response.content)
     if sys.stdout.isatty():
         sys.stdout.buffer.write(b"\n")
     sys.stdout.buffer.flush()
     if response.status_code >= 400:
         raise ChannelError("status", f"the service answered with status {response.status_code}")
+
+
+def _receipt(exchange: Exchange) -> dict[str, object]:
+    """What `confide.channel.receipt.verify_receipt` takes beside the two bodies, and what the receipt says, in hex."""
+    receipt, evidence = exchange.receipt, exchange.attestation.evidence
+    if receipt is None or evidence.key_material is None:
+        raise ChannelError("receipt", "there is no receipt")
+    return {
+        "signed": receipt.signed.hex(),
+        "key_material": evidence.key_material.hex(),
+        "secret": exchange.receipt_secret.hex(),
+        "request_head": exchange.request_head.hex(),
+        "response_head": exchange.response_head.hex(),
+        "says": {
+            "kid": receipt.kid.hex(),
+            "number": receipt.seq,
+            "status": receipt.status,
+            "content": {name: digest.hex() for name, digest in receipt.content.items()},
+            "time (claimed)": receipt.time,
+        },
+    }
 
 
 @click.command()
