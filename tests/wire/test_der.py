@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from confide.errors import MalformedError
 from confide.wire import der
+from support import der_bytes
 from support.refusal import code_of, only_typed_errors
 
 
@@ -34,6 +35,14 @@ def test_integers(data: str, value: int) -> None:
 )
 def test_object_identifiers(data: str, text: str) -> None:
     assert decode(bytes.fromhex(data)).oid() == text
+
+
+@pytest.mark.parametrize("size", [65, 3000, 60_000])
+def test_ev_13_an_object_identifier_longer_than_any_in_use_is_refused(size: int) -> None:
+    longest, longer = (der_bytes.tagged(6, b"\xff" * (count - 1) + b"\x7f") for count in (64, size))
+
+    assert decode(longest).oid().startswith("2.")
+    assert code_of(lambda: decode(longer).oid()) == "malformed.limit_exceeded"
 
 
 def test_an_enumerated_is_no_integer() -> None:

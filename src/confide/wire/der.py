@@ -36,6 +36,8 @@ SEQUENCE, SET = 0x30, 0x31
 _MAX_DEPTH = 24
 # A list of 60,000 revoked certificates has about so many; each costs a hundred times its two bytes in memory.
 _MAX_ELEMENTS = 200_000
+# The longest in use have about 20. Making numbers of longer ones takes time in the square of their length.
+_MAX_OID = 64
 _UTC_TIME, _GENERALIZED_TIME = 23, 24
 _PRINTABLE = re.compile(rb"[A-Za-z0-9 '()+,./:=?-]*")
 _TIMES = {_UTC_TIME: re.compile(rb"\d{12}Z"), _GENERALIZED_TIME: re.compile(rb"\d{14}Z")}
@@ -106,7 +108,12 @@ class Element:
 
     def oid(self) -> str:
         """The dotted text of an OBJECT IDENTIFIER."""
-        return _dotted(self.expect(OBJECT_IDENTIFIER).content)
+        content = self.expect(OBJECT_IDENTIFIER).content
+        if len(content) > _MAX_OID:
+            raise MalformedError(
+                "limit_exceeded", f"{self.what}: an object identifier of more than {_MAX_OID} bytes"
+            )
+        return _dotted(content)
 
     def ia5(self) -> str:
         """The text of an IA5String (ASCII)."""
