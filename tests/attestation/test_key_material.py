@@ -151,3 +151,15 @@ def test_the_content_cannot_be_changed_afterwards() -> None:
     assert material.content["weights"] == b"\x01" * 32
     with pytest.raises(TypeError):
         material.content["other"] = b""  # type: ignore[index]
+
+
+@pytest.mark.parametrize("digest", [b"\x0c" * 31, "text", None])
+def test_a_refusal_of_a_content_does_not_repeat_its_name(digest: object) -> None:
+    table = cbor.decode(bundles.material().encode(), what="test", max_size=1 << 14)
+    table["content"] = {"\x1b[2Jsecret": digest}
+
+    with pytest.raises(MalformedError) as caught:
+        KeyMaterial.decode(cbor.encode(table))
+
+    assert caught.value.code == "malformed.length_mismatch"
+    assert "secret" not in str(caught.value)

@@ -141,9 +141,14 @@ def size(count: int) -> str:
     return f"{value:.1f} GiB"
 
 
+def printable(text: str) -> str:
+    """``text`` on one line: what would move the cursor, colour, or reverse the terminal's text is spelled out instead."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
     """Rows as left-aligned columns under their headings."""
-    everything = [tuple(headings), *(tuple(row) for row in rows)]
+    everything = [tuple(headings), *(tuple(printable(cell) for cell in row) for row in rows)]
     widths = [max(len(row[column]) for row in everything) for column in range(len(headings))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

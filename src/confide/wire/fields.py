@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar, overload
@@ -14,6 +14,8 @@ __all__ = ["Fields"]
 
 _T = TypeVar("_T")
 Key = int | str | bytes
+# A key that may stand in a message: callers that read whatever keys came would put a sender's text there otherwise.
+_WORD = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 
 
 class _Missing:
@@ -58,7 +60,9 @@ class Fields:
         return _MISSING
 
     def _name(self, key: Key) -> str:
-        return f"`{key}`" if isinstance(key, str) else f"key {key!r}"
+        if isinstance(key, str):
+            return f"`{key}`" if _WORD.fullmatch(key) else "a key that is not one word"
+        return f"key {key!r}" if isinstance(key, int) else "a key of bytes"
 
     def _mistyped(self, key: Key, wanted: str) -> ConfideError:
         return self._refuse("non_canonical", f"{self._what}: {self._name(key)} is not {wanted}")
@@ -183,6 +187,10 @@ class Fields:
             raise self._refuse("non_canonical", f"{self._what} has {len(unknown)} unknown keys")
         # A person wrote this file and is helped best by seeing the word that is wrong.
         word = str(unknown[0])
+        if not _WORD.fullmatch(word):
+            raise self._refuse("non_canonical", f"{self._what} has an unknown key that is not one word")
+        import difflib
+
         near = difflib.get_close_matches(word, [str(key) for key in self._asked], n=1)
         raise self._refuse(
             "non_canonical",
