@@ -254,6 +254,25 @@ def test_whatever_a_policy_says_it_is_read_or_refused_in_words(
     assert policy.tees == ("snp",)
 
 
+@pytest.mark.parametrize("text", ["a = " + "1" * 5000, 'a = "\ud800"', "a = " + "[" * 100_000])
+def test_ev_24_text_that_the_reader_of_toml_stumbles_over_is_refused_in_words(text: str) -> None:
+    assert code(text) == "configuration.invalid"
+
+
+def test_ev_14_a_key_of_very_many_parts_is_refused_before_it_takes_minutes() -> None:
+    assert code(".".join(["a"] * 100_000) + " = 1") == "configuration.invalid"
+    assert code(GOOD + "a" + ".a" * 256 + " = 1\n") == "configuration.invalid"
+    assert AppraisalPolicy.from_toml(GOOD + "# " + "." * 256 + "\n").tees == ("snp",)
+
+
+def test_ev_28_an_unknown_key_that_is_not_one_word_is_not_repeated() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        AppraisalPolicy.from_toml('"\\u001b[2J" = 1\n' + GOOD)
+
+    assert "unknown key" in str(caught.value)
+    assert "[2J" not in str(caught.value)
+
+
 def test_bytes_that_are_not_utf_8_are_refused() -> None:
     with pytest.raises(ConfigurationError):
         AppraisalPolicy.from_toml(b"\xff\xfe")

@@ -27,6 +27,7 @@ __all__ = ["AppraisalPolicy", "ServicePolicy", "digests"]
 
 MAX_BYTES: Final = 256 * 1024
 MAX_VALUES: Final = 1024
+MAX_DOTS: Final = 256
 _AGE = re.compile(r"([1-9][0-9]{0,5})([smhd])", re.ASCII)
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TCB_STATUS: Final = (
@@ -82,12 +83,14 @@ class AppraisalPolicy:
         """Read a policy. Raises ``configuration`` errors for what is written wrongly, ``not_acceptable.empty_policy`` for
         a policy that pins nothing, ``not_acceptable.unmeasured_runtime`` for ``[service]`` beside a measurement ``ANY``.
         """
-        source = text.encode() if isinstance(text, str) else bytes(text)
-        if len(source) > MAX_BYTES:
-            raise ConfigurationError("invalid", f"the policy is longer than {MAX_BYTES // 1024} KiB")
         try:
-            table = tomllib.loads(source.decode())
-        except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
+            source = text.encode() if isinstance(text, str) else bytes(text)
+            if len(source) > MAX_BYTES:
+                raise ConfigurationError("invalid", f"the policy is longer than {MAX_BYTES // 1024} KiB")
+            decoded = source.decode()
+            _check_dots(decoded)
+            table = tomllib.loads(decoded)
+        except (ValueError, RecursionError):  # Of UTF-8, of TOML, and of integers with thousands of digits.
             raise ConfigurationError(
                 "invalid", "the policy is not TOML in UTF-8", hint="check quotes, brackets and duplicate keys"
             ) from None
@@ -188,6 +191,17 @@ def _hex(value: object, key: str, length: int) -> bytes:
             f"`{key}` has a value that is not {length} bytes of hexadecimal",
             hint="lower case, two digits a byte",
         ) from error
+
+
+def _check_dots(text: str) -> None:
+    """Refuse keys of very many parts, for which `tomllib` takes time in the square of their number: minutes for a policy.
+
+    Dots are counted wherever they stand, since telling keys from text would take a second reader of TOML to agree.
+    """
+    if any(line.count(".") > MAX_DOTS for line in text.split("\n")):
+        raise ConfigurationError(
+            "invalid", f"a line of the policy has more than {MAX_DOTS} dots", hint="break or shorten the line"
+        )
 
 
 def _empty(message: str) -> NotAcceptable:
