@@ -10,7 +10,7 @@ import itertools
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -270,6 +270,13 @@ def test_bnd_10_key_material_that_answers_an_unknown_nonce_names_no_service(aske
     unasked: dict[str, Any] = {"nonce": None, "age": None, "purpose": None, "audience": None}
 
     assert refusal(stapled, **(unasked | asked)) == ["not_acceptable.nonce_missing"]
+
+
+def test_a_time_that_does_not_exist_in_utc_is_refused() -> None:
+    at = datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))
+
+    with pytest.raises(ConfigurationError):
+        snp.verify(snp.mint(), at=at)
 
 
 def test_a_time_without_a_zone_is_refused() -> None:

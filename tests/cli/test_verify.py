@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from confide.tees import fetch
+from support import bundles, snp
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -158,7 +161,10 @@ def test_one_consent_to_simulation_is_not_enough(confide: Confide, tmp_path: Pat
     assert "two consents" in answer.err
 
 
-@pytest.mark.parametrize("at", ["yesterday", "2026-06-01T00:00:00", "2026-13-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "at",
+    ["yesterday", "2026-06-01T00:00:00", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+01:00"],
+)
 def test_a_time_that_means_nothing_certain_is_refused(confide: Confide, tmp_path: Path, at: str) -> None:
     evidence = tmp_path / "evidence"
     evidence.write_bytes(bytes(1184))
@@ -181,3 +187,66 @@ def test_attest_without_a_tee_is_an_error_and_never_simulated(confide: Confide) 
     assert answer.code == 1
     assert "enclave." in answer.err
     assert answer.out == ""
+
+
+def test_a_slip_in_an_option_or_in_a_file_of_the_caller_s_is_no_finding_about_the_evidence(
+    confide: Confide, tmp_path: Path
+) -> None:
+    case = snp.mint()
+    evidence, junk = tmp_path / "evidence", tmp_path / "junk.pem"
+    evidence.write_bytes(case.evidence.encode())
+    junk.write_bytes(b"junk")
+    common = ("verify", evidence, "--policy", policy(tmp_path), "--json")
+
+    assert confide(*common).code == 3
+    for slip in (
+        ("--report-data", "00" * 63),
+        ("--report-data", "zz" * 64),
+        ("--endorsements", junk),
+        ("--allow-simulated", "--anchor", junk),
+    ):
+        assert confide(*common, *slip).code == 2
+
+
+def test_what_endorse_writes_is_what_verify_reads(
+    confide: Confide, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shared / "evidence" / "sev-snp"
+    crl = snp.authority().crl()
+    answers = {"vcek": (folder / "genoa-v3.vcek.der").read_bytes(), "crl": crl}
+    monkeypatch.setattr(fetch, "get", lambda url: answers["crl" if url.endswith("/crl") else "vcek"])
+    report, written = folder / "genoa-v3.report.bin", tmp_path / "endorsements.pem"
+    options = ("--policy", policy(tmp_path), "--at", "2026-06-01T00:00:00Z")
+
+    written.write_text(confide("endorse", report).out)
+
+    assert confide("verify", report, *options).code == 5
+    assert confide("verify", report, *options, "--endorsements", written).code == 0
+
+
+def test_the_answer_of_the_ioctl_can_be_named_as_the_hint_says(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    report = (shared / "evidence" / "sev-snp" / "genoa-v3.report.bin").read_bytes()
+    response = tmp_path / "response"
+    response.write_bytes(bytes(4) + len(report).to_bytes(4, "little") + bytes(24) + report)
+
+    unnamed = confide("inspect", response)
+
+    assert unnamed.code == 3
+    assert "snp-response" in unnamed.err
+    assert confide("inspect", response, "--format", "snp-response").code == 0
+
+
+def test_names_in_evidence_do_not_steer_the_terminal(confide: Confide, tmp_path: Path) -> None:
+    hostile = "\x1b[2J\nverified  yes\u202e"
+    bundle = bundles.cached(content={hostile: b"\x0c" * 32}, audience="\u202emoor")
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(bundle.encode())
+
+    answer = confide("inspect", evidence)
+
+    assert answer.code == 0
+    assert "0c" * 32 in answer.out
+    assert all(line.isprintable() for line in answer.out.splitlines())
+    assert not any(line.startswith("verified") for line in answer.out.splitlines())

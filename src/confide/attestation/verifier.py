@@ -191,7 +191,10 @@ def _aware(at: datetime) -> datetime:
         raise ConfigurationError(
             "time", "the time to verify at has no time zone", hint="use datetime.now(UTC)"
         )
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ConfigurationError("time", "the time to verify at lies outside the years 1 to 9999") from None
 
 
 def _nonce(nonce: bytes | None) -> bytes | None:

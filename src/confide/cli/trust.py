@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from confide.errors import ConfigurationError, NotAcceptable
+from confide.errors import ConfigurationError, MalformedError, NotAcceptable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,10 @@ def parse_time(text: str | None) -> datetime:
         raise ConfigurationError("time", "not a time", hint="write it like 2026-06-01T00:00:00Z") from None
     if at.tzinfo is None:
         raise ConfigurationError("time", "the time has no offset", hint="add Z for UTC: 2026-06-01T00:00:00Z")
-    return at.astimezone(UTC)
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ConfigurationError("time", "the time is before the year 1 or after 9999 in UTC") from None
 
 
 def trust_options(command: _Command) -> _Command:
@@ -97,15 +100,16 @@ def verifier(
             "simulated evidence needs two consents, and only one was given",
             hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
         )
-    anchors = () if anchor is None else (_anchor(anchor),)
     try:
+        anchors = () if anchor is None else (_anchor(anchor),)
         policy = AppraisalPolicy.from_file(policy_path)
-    except NotAcceptable as error:
-        # The policy is what is not acceptable here; exit code 4 is kept for evidence.
+        endorsed = endorsements(endorsement_paths)
+    except (MalformedError, NotAcceptable) as error:
+        # What the caller gave is wrong here; the exit codes 3 and 4 are kept for evidence.
         raise ConfigurationError(error.code.partition(".")[2], error.message, hint=error.hint) from None
     return Verifier(
         policy,
-        endorsements=endorsements(endorsement_paths),
+        endorsements=endorsed,
         extra_anchors=anchors,
         allow_simulated=allow_simulated,
     )

@@ -15,7 +15,12 @@ from confide.wire import hexadecimal
 if TYPE_CHECKING:
     from confide.attestation.result import AttestationResult
 
-_FORMATS = ("auto", "bundle", "snp")
+_FORMATS = (
+    "auto",
+    "bundle",
+    "snp",
+    "snp-response",
+)  # As `tees.formats.FORMATS`, which `--help` need not import.
 _evidence = click.argument("evidence", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 _format = click.option("--format", "format_", type=click.Choice(_FORMATS), default="auto", show_default=True)
 _MAX_EVIDENCE = 1 << 20
@@ -27,6 +32,14 @@ def _read(path: Path) -> bytes:
     if len(content) > _MAX_EVIDENCE:
         raise MalformedError("limit_exceeded", "the evidence file is larger than 1 MiB")
     return content
+
+
+def _report_data(text: str) -> bytes:
+    """The option's 64 bytes; a slip of the person who typed it is no finding about the evidence."""
+    try:
+        return hexadecimal.decode(text, what="--report-data", length=64)
+    except MalformedError as error:
+        raise ConfigurationError("report_data", error.message, hint=error.hint) from None
 
 
 def _shown(value: object) -> str:
@@ -90,9 +103,7 @@ def verify(
 
     verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
     at = trust.parse_time(at_text)
-    bound_to = (
-        hexadecimal.decode(report_data, what="--report-data", length=64) if report_data is not None else None
-    )
+    bound_to = None if report_data is None else _report_data(report_data)
     try:
         result = verifier.verify(formats.read(_read(evidence), format=format_), at=at, report_data=bound_to)
     except (AttestationError, MalformedError) as error:
@@ -157,7 +168,7 @@ def attest(*, tee: str, report_data: str) -> None:
     from confide.attestation.evidence import Evidence
     from confide.tees.snp import attest as snp
 
-    bound = hexadecimal.decode(report_data, what="--report-data", length=64)
+    bound = _report_data(report_data)
     if tee not in {"auto", "snp"}:
         raise ConfigurationError("tee", "unknown TEE")
     made = snp.Device.find().attest(bound)

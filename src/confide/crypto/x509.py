@@ -38,6 +38,7 @@ __all__ = [
     "Crl",
     "Extension",
     "parse_certificates",
+    "parse_documents",
     "parse_pem",
     "verify_chain",
 ]
@@ -262,6 +263,19 @@ def parse_pem(data: bytes) -> tuple[Certificate, ...]:
     if not found:
         raise MalformedError("truncated", "the PEM file holds no certificate")
     return tuple(Certificate.from_der(block) for block in found)
+
+
+def parse_documents(data: bytes) -> tuple[tuple[Certificate, ...], tuple[Crl, ...]]:
+    """The certificates and the CRLs in a PEM file that may hold both, at least one and at most 64 of them altogether."""
+    found = pem.labelled_blocks(
+        data, ("CERTIFICATE", "X509 CRL"), max_size=MAX_CRL, max_count=MAX_CERTIFICATES
+    )
+    if not found:
+        raise MalformedError("truncated", "the PEM file holds neither a certificate nor a CRL")
+    return (
+        tuple(Certificate.from_der(block) for label, block in found if label == "CERTIFICATE"),
+        tuple(Crl.from_bytes(block) for label, block in found if label != "CERTIFICATE"),
+    )
 
 
 def parse_certificates(data: bytes) -> tuple[Certificate, ...]:

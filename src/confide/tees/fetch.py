@@ -92,9 +92,15 @@ def _ask(url: str, max_bytes: int, timeout: float, transport: Any, is_late: Call
 
 
 def certificate_pem(data: bytes) -> str:
-    """A certificate or CRL as PEM, from DER or PEM; ``malformed`` for everything else that a service may send."""
+    """Certificates and CRLs as PEM, from one in DER or any in PEM; ``malformed`` for everything else that a service may send."""
     if data[:1] != b"\x30":
-        return "".join(_pem("CERTIFICATE", certificate.der) for certificate in x509.parse_pem(data))
+        certificates, crls = x509.parse_documents(data)
+        return "".join(
+            (
+                *(_pem("CERTIFICATE", one.der) for one in certificates),
+                *(_pem("X509 CRL", one.der) for one in crls),
+            )
+        )
     try:
         return _pem("CERTIFICATE", x509.Certificate.from_der(data).der)
     except MalformedError:

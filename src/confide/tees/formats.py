@@ -102,10 +102,10 @@ def _read_endorsement(path: Path) -> Endorsements:
         raise MalformedError(
             "limit_exceeded", f"a file of endorsements is longer than {MAX_FILE // 1024} KiB"
         )
-    if data.startswith(b"-----BEGIN X509 CRL-----"):
-        return Endorsements(crls=(x509.Crl.from_bytes(data).der,))
     if data[:1] != b"\x30":
-        return Endorsements(tuple(certificate.der for certificate in x509.parse_certificates(data)))
+        # What `confide endorse` writes holds both.
+        certificates, crls = x509.parse_documents(data)
+        return Endorsements(tuple(one.der for one in certificates), tuple(one.der for one in crls))
     try:
         return Endorsements((x509.Certificate.from_der(data).der,))
     except MalformedError as error:
