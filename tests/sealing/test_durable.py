@@ -77,6 +77,8 @@ def _crash_after(call: str, number: int, path: Path) -> bool:
             return inner(*args, **kwargs)
 
         setattr(os, call, dying)
+        if call == "fchmod":
+            os.umask(0o200)  # Modes are changed only where the umask took something away.
         try:
             write(
                 path,
@@ -179,9 +181,14 @@ def test_sea_09_an_error_of_any_call_is_typed_and_leaves_the_old_file(
         raise OSError(number, "canary-in-the-message", "canary-path")
 
     monkeypatch.setattr(os, call, failing)
-    with pytest.raises(SealingError) as error:
-        sealed(tmp_path)
-    monkeypatch.undo()
+    # Modes are changed only where the umask took something away.
+    umask = os.umask(0o200 if call == "fchmod" else 0o077)
+    try:
+        with pytest.raises(SealingError) as error:
+            sealed(tmp_path)
+    finally:
+        os.umask(umask)
+        monkeypatch.undo()
     assert error.value.code == f"sealing.{code}"
     assert "canary" not in "".join(traceback.format_exception(error.value))
     assert names(tmp_path) == ["sealed.confide"]

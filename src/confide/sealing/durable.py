@@ -97,7 +97,9 @@ def make_private_directory(path: Path) -> None:
         for folder in reversed(missing):
             with contextlib.suppress(FileExistsError):
                 os.mkdir(folder, DIRECTORY_MODE)  # noqa: PTH102 - the mode is fixed below, whatever the umask
-                os.chmod(folder, DIRECTORY_MODE)  # noqa: PTH101
+                # Only where the umask took something away: a confined process may change no modes, and has a good umask.
+                if stat.S_IMODE(os.lstat(folder).st_mode) != DIRECTORY_MODE:
+                    os.chmod(folder, DIRECTORY_MODE)  # noqa: PTH101
         status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise _refuse("what should be a folder is a link or a file", "move it away")
@@ -179,7 +181,8 @@ class DurableFile:
                     MODE,
                     dir_fd=self._directory,
                 )
-                os.fchmod(self.descriptor, MODE)
+                if stat.S_IMODE(os.fstat(self.descriptor).st_mode) != MODE:
+                    os.fchmod(self.descriptor, MODE)
         except BaseException:
             self.close()
             raise

@@ -69,6 +69,7 @@ def test_every_denied_call_is_refused_and_an_ordinary_one_is_not(table: Architec
         ("prctl", (4, 1), EPERM),
         ("prctl", (4, 0), EPERM),
         ("prctl", (0x59616D61, OWN), EPERM),
+        ("prctl", (1, 0), EPERM),
         ("prctl", (15,), ALLOW),
         ("kill", (OWN, 9), ALLOW),
         ("kill", (-1 & 0xFFFFFFFF, 9), EPERM),

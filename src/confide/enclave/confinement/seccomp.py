@@ -38,6 +38,7 @@ _FLAG_TSYNC: Final = 1
 
 _CLONE_THREAD: Final = 0x00010000
 _MSG_FASTOPEN: Final = 0x20000000
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_PTRACER: Final = 0x59616D61
 _F_SETOWN: Final = 8
@@ -58,7 +59,13 @@ DENIED: Final[tuple[str, ...]] = (
     *("ptrace", "process_vm_readv", "process_vm_writev", "process_madvise", "process_mrelease", "kcmp"),
     *("pidfd_open", "pidfd_getfd", "pidfd_send_signal", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"),
     *("move_pages", "migrate_pages", "mbind"),
-    *("shmget", "shmat", "msgget", "semget", "mq_open", "mq_unlink"),
+    *("shmget", "shmat", "shmctl", "msgget", "msgsnd", "msgrcv", "msgctl", "mq_open", "mq_unlink"),
+    *("semget", "semop", "semtimedop", "semctl"),
+    # Modes, owners, attributes and times of files, and their length by path: Landlock does not look at these (the last
+    # one since ABI 3), so that code inside could open a private file of the user to everybody.
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
+    *("setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr"),
+    *("removexattrat", "file_setattr", "utime", "utimes", "futimesat", "utimensat", "truncate"),
     # Another view of the machine.
     *("unshare", "setns", "chroot", "pivot_root", "mount", "umount2", "mount_setattr", "move_mount"),
     *("open_tree", "open_tree_attr", "fsopen", "fsconfig", "fsmount", "fspick", "statmount", "listmount"),
@@ -91,6 +98,8 @@ def _conditions(pid: int) -> tuple[tuple[str, _Condition], ...]:
         ("clone", _Condition(0, _CLONE_THREAD, _CLONE_THREAD, equal=False)),
         # Nobody makes the process traceable again, or names a tracer.
         ("prctl", _Condition(0, everything, _PR_SET_DUMPABLE, equal=True)),
+        # It dies with its reaper, whose number is the one that the host knows for sure.
+        ("prctl", _Condition(0, everything, _PR_SET_PDEATHSIG, equal=True)),
         ("prctl", _Condition(0, everything, _PR_SET_PTRACER, equal=True)),
         # Signals to itself only: without a pid namespace the numbers of other processes are at hand.
         ("kill", _Condition(0, everything, pid, equal=False)),
