@@ -16,6 +16,7 @@ from confide.attestation.attester import PlatformEvidence
 from confide.attestation.evidence import EvidencePart
 from confide.crypto.secret import Secret
 from confide.enclave.context import Context
+from confide.enclave.control import LOG_FIELDS, LogLine
 from confide.enclave.egress import Egress
 from confide.enclave.service import SecretPin, Service
 from confide.errors import ConfideError, ConfigurationError, EnclaveError, SealingError
@@ -138,3 +139,18 @@ def test_the_log_passes_on_exactly_what_was_said() -> None:
     said: list[tuple[str, Mapping[str, int | str]]] = []
     context(log=lambda event, fields: said.append((event, fields))).log("done", count=3)
     assert said == [("done", {"count": 3})]
+
+
+def test_a_log_field_that_is_not_allowed_is_a_configuration_error_that_lists_what_is() -> None:
+    said: list[LogLine] = []
+    inside = context(log=lambda event, fields: said.append(LogLine(event, fields)))
+    inside.log("done", count=3)
+    with pytest.raises(ConfigurationError) as caught:
+        inside.log("done", patients=3)
+    assert caught.value.code == "configuration.log"
+    assert all(name in caught.value.hint for name in LOG_FIELDS)
+    with pytest.raises(ConfigurationError):
+        inside.log("Not an event")
+    with pytest.raises(ConfigurationError):
+        inside.log("done", state="two words")
+    assert len(said) == 1

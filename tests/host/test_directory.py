@@ -115,3 +115,17 @@ def test_the_default_folder_follows_the_state_home() -> None:
         *(".local", "state"),
         *("confide", "enclaves"),
     )
+
+
+def test_records_that_another_user_could_have_written_are_not_believed(
+    tmp_path: Path, record: Record
+) -> None:
+    """``stop`` would end whatever process such a record names."""
+    folder = tmp_path / "enclaves"
+    directory.write(record, folder)
+    folder.chmod(0o777)
+    for look in (directory.records, lambda place: directory.stop("acme", place)):
+        with pytest.raises(ConfigurationError):
+            look(folder)
+    folder.chmod(0o700)
+    assert directory.records(folder) == (record,)

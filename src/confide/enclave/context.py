@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from confide.crypto import kdf
 from confide.crypto.aead import Aead, AuthenticationFailed
 from confide.crypto.secret import Secret
-from confide.errors import ConfigurationError, EnclaveError, SealingError
+from confide.enclave.control import LOG_FIELDS
+from confide.errors import ConfigurationError, EnclaveError, MalformedError, SealingError
 
 if TYPE_CHECKING:
     from confide.attestation.attester import Attester
@@ -189,9 +190,21 @@ class Context:
 
     def log(self, event: str, **fields: int | str) -> None:
         """Say something to the operator. **The operator reads it**: ``event`` is a lower-case identifier, ``fields`` are
-        numbers or single words under the names of ``enclave.control.LOG_FIELDS``; anything else is refused here.
+        numbers or single words under the names of ``enclave.control.LOG_FIELDS``; anything else is a `ConfigurationError`.
         """
-        self._log(event, fields)
+        unknown = sorted(fields.keys() - LOG_FIELDS)
+        if unknown:
+            raise ConfigurationError(
+                "log",
+                f"a log line has no field named {unknown[0]}",
+                hint=f"The operator reads it, so the names are fixed: {', '.join(sorted(LOG_FIELDS))}.",
+            )
+        try:
+            self._log(event, fields)
+        except MalformedError as error:
+            raise ConfigurationError(
+                "log", error.message, hint='For example context.log("trained", count=3, state="done").'
+            ) from None
 
     def __repr__(self) -> str:
         return f"Context(kind={self.service.kind!r}, id={self.service.id!r})"

@@ -34,6 +34,9 @@ class Egress:
     """Connects to the entries of ``allowed`` (``host:port``) through the host's end of ``packets``."""
 
     def __init__(self, packets: socket.socket | None, allowed: Iterable[str]) -> None:
+        if packets is not None:
+            # A host that does not read must not hold a thread in here.
+            packets.settimeout(_TIMEOUT)
         self._packets = packets
         self._allowed = frozenset(allowed)
 

@@ -254,6 +254,13 @@ class _FunctionApp:
         fields.end()
         return arguments, named
 
+    def _run(self, arguments: list[Any], named: dict[str, Any]) -> object:
+        try:
+            return self._function(*self._leading, *arguments, **named)
+        except (SystemExit, KeyboardInterrupt):
+            # `exit()` and the like end the call, not the enclave of everybody else.
+            raise EnclaveError("crashed", "the function asked the interpreter to end") from None
+
     async def _call(self, arguments: list[Any], named: dict[str, Any]) -> object:
         if self._waiting >= _WAITING:
             raise EnclaveError("overloaded", "too many calls wait", retryable=True)
@@ -261,7 +268,7 @@ class _FunctionApp:
         try:
             async with asyncio.timeout(max(0.1, self._limits.deadline - 0.5)):
                 return await asyncio.get_running_loop().run_in_executor(
-                    self._pool, lambda: self._function(*self._leading, *arguments, **named)
+                    self._pool, lambda: self._run(arguments, named)
                 )
         except TimeoutError:
             raise EnclaveError("deadline", "the call took too long") from None

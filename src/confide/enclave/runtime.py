@@ -17,16 +17,18 @@ import threading
 import time
 import traceback
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from confide.enclave import registry
 from confide.enclave.context import Built, Context
 from confide.enclave.control import DEVICE, EGRESS, LISTEN, Drain, Failed, LogLine, StateChanged
 from confide.enclave.egress import Egress
+from confide.enclave.front import Front, Guard, lifespan
+from confide.enclave.front import server as front_server
 from confide.errors import BrokerError, ConfideError, EnclaveError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable
 
     from confide.attestation.attester import Attester
     from confide.attestation.key_material import ServiceIdentity
@@ -34,17 +36,14 @@ if TYPE_CHECKING:
     from confide.channel.instance import Instance
     from confide.crypto.secret import Secret
     from confide.enclave.confinement.levels import Confinement
-    from confide.enclave.context import Application, Message, Receive, Scope, Send
     from confide.enclave.control import Connection, Start
     from confide.enclave.manifest import Manifest
     from confide.keys.receiver import Released
     from confide.simulator.client import SimulatedDevice
 
-__all__ = ["Built", "Runtime", "lifespan", "wall_clock"]
+__all__ = ["Runtime", "wall_clock"]
 
 _GRACE: Final = 30
-_STARTUP: Final = 60.0
-_SHUTDOWN: Final = 10.0
 
 
 def wall_clock() -> datetime:
@@ -86,6 +85,8 @@ class Runtime:
             await self._serve(device)
         except ConfideError as error:
             self._failure = error
+        except BaseException as error:  # noqa: BLE001 - an end that nobody asked for is not a clean stop
+            self._failure = EnclaveError("crashed", f"the worker ended with {type(error).__name__}")
         finally:
             self._forget()
             failure = self._failure
@@ -105,8 +106,8 @@ class Runtime:
         threading.Thread(
             target=self._listen_to_host, args=(loop, stopping), daemon=True, name="confide-control"
         ).start()
-        front = _Front()
-        server = _server(front, self._service.limits.open_files)
+        front = Front()
+        server = front_server(front, self._service.limits.open_files)
         serving = asyncio.create_task(server.serve(sockets=[socket.socket(fileno=LISTEN)]))
         asked = asyncio.create_task(stopping.wait())
         living = asyncio.create_task(self._live(device, front))
@@ -125,7 +126,7 @@ class Runtime:
         with contextlib.suppress(asyncio.CancelledError):
             await living
 
-    async def _live(self, device: Attester, front: _Front) -> None:
+    async def _live(self, device: Attester, front: Front) -> None:
         """Wait for keys, build, open the channel; then live until cancelled."""
         try:
             # Libraries load while the keys are waited for, and what cannot be imported fails before anybody unlocks.
@@ -148,7 +149,7 @@ class Runtime:
                 "the service does not fit into its memory limit",
                 hint="Raise limits.memory in the service and measure it again.",
             )
-        except Exception as error:  # noqa: BLE001 - whatever it says may hold a value; its kind does not
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - what it says may hold a value; its kind does not
             self._failure = EnclaveError(
                 "crashed",
                 f"the service could not be built: {type(error).__name__}",
@@ -163,7 +164,7 @@ class Runtime:
 
     # Keys
 
-    async def _receive_secrets(self, device: Attester, front: _Front) -> None:
+    async def _receive_secrets(self, device: Attester, front: Front) -> None:
         pins = {pin.name: pin.owner_public for pin in (*self._service.models, *self._service.secrets)}
         if not pins:
             return
@@ -288,7 +289,7 @@ class Runtime:
             wall_clock=wall_clock,
             receipt_extension=built.receipt_extension,
         )
-        return Gateway(_Guard(built.app, service.limits.deadline), self._instance, on_error=self._on_error)
+        return Gateway(Guard(built.app, service.limits.deadline), self._instance, on_error=self._on_error)
 
     def _on_error(self, error: BaseException) -> None:
         """A request failed inside: the operator learns that, and which of our errors it was; never what it said."""
@@ -320,121 +321,6 @@ class Runtime:
         self._grace = grace
         with contextlib.suppress(RuntimeError):  # The loop has ended already.
             loop.call_soon_threadsafe(stopping.set)
-
-
-class _Front:
-    """What the listening socket leads to: the gateway once there is one, the release routes, else 503."""
-
-    def __init__(self) -> None:
-        self.gateway: Gateway | None = None
-        self.routes: Mapping[str, Application] = {}
-
-    def drain(self) -> None:
-        """Let nothing new in."""
-        self.routes = {}
-        if self.gateway is not None:
-            self.gateway.drain()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        route = self.routes.get(scope["path"])
-        if route is not None:
-            await route(scope, receive, send)
-        elif self.gateway is not None:
-            await self.gateway(scope, receive, send)
-        else:
-            headers = [(b"content-length", b"0"), (b"cache-control", b"no-store")]
-            await send({"type": "http.response.start", "status": 503, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
-
-
-class _Guard:
-    """The service's app with its deadline, and its failures as errors that say nothing of the data."""
-
-    def __init__(self, app: Application, deadline: int) -> None:
-        self._app = app
-        self._deadline = deadline
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        try:
-            async with asyncio.timeout(self._deadline):
-                await self._app(scope, receive, send)
-        except MemoryError:
-            raise EnclaveError(
-                "out_of_memory", "the request does not fit into the enclave's memory"
-            ) from None
-        except TimeoutError:
-            raise EnclaveError("deadline", "the request took longer than the service's deadline") from None
-
-
-@contextlib.asynccontextmanager
-async def lifespan(app: Application | None) -> AsyncIterator[None]:
-    """Run an app's startup and shutdown events (ASGI lifespan protocol) around the block; None has none.
-
-    Raises ``enclave.crashed`` when startup fails and ``enclave.deadline`` when it does not end.
-    """
-    if app is None:
-        yield
-        return
-    events: asyncio.Queue[Message] = asyncio.Queue()
-    answers: asyncio.Queue[str] = asyncio.Queue()
-
-    async def send(message: Message) -> None:
-        await answers.put(message["type"])
-
-    async def run() -> None:
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
-        try:
-            await app(scope, events.get, send)
-        except Exception:  # noqa: BLE001 - an app without lifespan events raises, as the protocol has it
-            await answers.put("unsupported")
-        await answers.put("ended")
-
-    task = asyncio.create_task(run())
-    await events.put({"type": "lifespan.startup"})
-    try:
-        answer = await asyncio.wait_for(answers.get(), _STARTUP)
-    except TimeoutError:
-        task.cancel()
-        raise EnclaveError("deadline", "the application's startup does not end", stage="launch") from None
-    if answer == "lifespan.startup.failed":
-        raise EnclaveError("crashed", "the application's startup failed", stage="launch")
-    try:
-        yield
-    finally:
-        await events.put({"type": "lifespan.shutdown"})
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(task, _SHUTDOWN)
-
-
-def _server(front: _Front, open_files: int) -> Any:
-    import uvicorn
-
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # The runtime decides when to end.
-
-    return Server(
-        uvicorn.Config(
-            front,
-            lifespan="off",
-            interface="asgi3",
-            ws="none",
-            access_log=False,
-            log_config=None,
-            proxy_headers=False,
-            server_header=False,
-            date_header=False,
-            timeout_keep_alive=30,
-            # Each connection is a descriptor; some are kept for the service itself.
-            limit_concurrency=max(8, open_files - 64),
-        )
-    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

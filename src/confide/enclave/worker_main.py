@@ -4,8 +4,8 @@
 Descriptors are inherited under the numbers of ``confide.enclave.control``. It reads one `Start` message, seals its importer
 with the manifest, confines itself, and only then runs anything of the service or holds anything secret:
 
-    1  measured importer          confide alone can be imported
-    2  Start                      the host's one instruction, read as hostile input
+    1  measured importer          confide alone can be imported; the interpreter's options are the expected ones
+    2  Start                      the host's one instruction, read as hostile input; no descriptor beside the lent ones
     3  seal                       the manifest alone can be imported; what has been imported is compared with it
     4  environment                exactly the manifest's pairs, or an end
     5  enclose, seal off          the order of ``confide.enclave.confinement.apply``
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from confide.enclave.control import Connection, Failed, Start
     from confide.enclave.loader import Importer
     from confide.enclave.manifest import Manifest
+
+_MAX_DESCRIPTOR = 1 << 20
+"""Above what Linux gives to a process by default (``fs.nr_open``)."""
 
 
 def _start_importer(package: Path) -> Importer:
@@ -71,12 +74,14 @@ def _run(package: Path, importer: Importer, connection: Connection) -> NoReturn:
     from confide.enclave.manifest import Manifest
     from confide.errors import MalformedError
 
+    _check_options()
     _warm_up()
     start = connection.receive()
     if not isinstance(start, Start):
         raise MalformedError("unknown_format", "the host's first message is not the start message")
     _close_others(start)
     manifest = Manifest.decode(start.manifest)
+    _silence(manifest)
     code = {name: Path(place) for name, place in start.code.items()}
     sites = tuple(Path(site) for site in start.sites)
     # The device has hashed the native libraries just now; each is compared again when it is mapped.
@@ -91,6 +96,33 @@ def _run(package: Path, importer: Importer, connection: Connection) -> NoReturn:
     from confide.enclave.runtime import Runtime
 
     Runtime(start=start, manifest=manifest, confinement=confinement, connection=connection).run()
+
+
+def _check_options() -> None:
+    """Refuse to run under options and arguments that nobody measured: ``-O`` strips the service's own checks, ``-X utf8=0``
+    decodes its files otherwise, and an argument is input to whatever reads ``sys.argv``.
+    """
+    options: dict[str, str | bool] = {"pycache_prefix": os.devnull, "utf8": True}
+    if sys.version_info >= (3, 14):
+        options["disable-remote-debug"] = True
+    strange = (
+        sys._xoptions != options,  # noqa: SLF001 - where CPython documents -X options to be
+        bool(sys.warnoptions),
+        len(sys.argv) != 1,
+        any(
+            (sys.flags.optimize, sys.flags.debug, sys.flags.inspect, sys.flags.interactive, sys.flags.verbose)
+        ),
+        sys.flags.bytes_warning != 0,
+    )
+    if any(strange):
+        from confide.errors import EnclaveError
+
+        raise EnclaveError(
+            "unmeasured",
+            "the worker's interpreter was started with other options or arguments than a worker's",
+            hint="Start it with -I -S -B -X pycache_prefix=/dev/null -X utf8 and nothing else.",
+            stage="launch",
+        )
 
 
 def _warm_up() -> None:
@@ -118,15 +150,38 @@ def _warm_up() -> None:
 
 
 def _close_others(start: Start) -> None:
-    from confide.enclave.control import CONTROL, EGRESS
+    import stat
 
-    lent = {*range(CONTROL, EGRESS + 1), *start.data.values(), *([start.storage] if start.storage else [])}
-    for descriptor in range(3, max(lent) + 256):
-        if descriptor not in lent:
-            try:
-                os.close(descriptor)
-            except OSError:
-                continue
+    from confide.enclave.control import CONTROL, EGRESS
+    from confide.errors import MalformedError
+
+    kinds = {
+        **dict.fromkeys(range(CONTROL, EGRESS + 1), stat.S_IFSOCK),
+        **dict.fromkeys(start.data.values(), stat.S_IFREG),
+        **({} if start.storage is None else {start.storage: stat.S_IFDIR}),
+    }
+    for descriptor, kind in kinds.items():
+        # A number under which nothing was lent would later name whatever is opened next.
+        try:
+            found = stat.S_IFMT(os.fstat(descriptor).st_mode)
+        except OSError:
+            found = 0
+        if found != kind:
+            raise MalformedError("non_canonical", "a descriptor that the host lends is not what it should be")
+    first = 3
+    for descriptor in (*sorted(kinds), _MAX_DESCRIPTOR):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+
+
+def _silence(manifest: Manifest) -> None:
+    """Put the null device in place of the standard streams, whatever the host has put there: ``print`` and tracebacks of
+    the service are not for the host. Only a measured ``debug`` leaves the outputs as they are.
+    """
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for descriptor in (0,) if manifest.service.debug else (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
 
 
 def _check_environment(manifest: Manifest) -> None:

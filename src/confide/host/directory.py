@@ -114,6 +114,11 @@ def new_id() -> str:
 
 def _ensure(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check(directory)
+
+
+def _check(directory: Path) -> None:
+    """A record that another user could write would make ``stop`` end any process of this one."""
     status = directory.stat()
     if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise ConfigurationError(
@@ -147,10 +152,14 @@ def remove(identifier: str, directory: Path | None = None, *, log: bool = False)
 
 
 def records(directory: Path | None = None) -> tuple[Record, ...]:
-    """The enclaves that run, the oldest first. Stale records and files that are none are removed."""
+    """The enclaves that run, the oldest first. Stale records and files that are none are removed.
+
+    Raises `ConfigurationError` for a folder that others can write to.
+    """
     directory = directory or default_directory()
     found = []
     try:
+        _check(directory)
         paths = sorted(directory.glob("*.json"))
     except OSError:
         return ()

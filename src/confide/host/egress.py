@@ -102,4 +102,6 @@ class EgressServer:
 def _reply(end: socket.socket, status: Status, connection: socket.socket | None = None) -> None:
     rights = array.array("i", [] if connection is None else [connection.fileno()]).tobytes()
     with end, contextlib.suppress(OSError):
-        end.sendmsg([bytes([status])], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else [])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)] if rights else []
+        # An enclave that does not read its answer goes without one; it does not hold a thread of the host.
+        end.sendmsg([bytes([status])], ancillary, getattr(socket, "MSG_DONTWAIT", 0))

@@ -11,7 +11,6 @@ description, ciphertext and sockets; it has no key and imports nothing that coul
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 import threading
@@ -29,6 +28,7 @@ from confide.enclave.manifest import Manifest, sites
 from confide.errors import ConfideError, ConfigurationError, EnclaveError, TeeUnavailable
 from confide.host import directory
 from confide.host.egress import EgressServer
+from confide.host.lending import bind, open_directory, open_file, url_of
 from confide.host.lifecycle import Lifecycle, State
 from confide.host.processes import Process, start_time
 from confide.host.supervise import Supervisor
@@ -70,6 +70,7 @@ class Enclave:
         self._log: directory.Log | None = None
         self._process: Process | None = None
         self._lock = threading.RLock()
+        self._recording = threading.Lock()
 
     @classmethod
     def launch(
@@ -103,6 +104,8 @@ class Enclave:
             enclave._start(lent, storage, listen, level, simulator_directory, timeout)
             enclave._lifecycle.wait_for({State.WAITING, State.RUNNING}, timeout)
             enclave.raise_for_state()
+            if enclave.state.final:
+                raise EnclaveError("crashed", "the worker ended before it served", stage="launch")
             enclave._write_record()
         except BaseException:
             enclave._abandon()
@@ -226,7 +229,7 @@ class Enclave:
         """Start device and worker side by side: the worker's interpreter warms up while the device measures."""
         places = sites()
         with contextlib.ExitStack() as ours:
-            listener = ours.enter_context(_bind(listen))
+            listener = ours.enter_context(bind(listen))
             host_end, worker_end = socket.socketpair()
             ours.enter_context(worker_end)
             egress, egress_end = socket.socketpair(socket.AF_UNIX, PACKETS)
@@ -234,11 +237,11 @@ class Enclave:
             self._connection = Connection(host_end, start=False)
             self._egress = EgressServer(egress, self.service.egress)
             lent = {name: number for number, name in enumerate(sorted(data), control.DATA)}
-            descriptors = {number: _open_file(ours, Path(data[name])) for name, number in lent.items()}
+            descriptors = {number: open_file(ours, Path(data[name])) for name, number in lent.items()}
             kept = None
             if storage is not None:
                 kept = control.DATA + len(lent)
-                descriptors[kept] = _open_directory(ours, Path(storage))
+                descriptors[kept] = open_directory(ours, Path(storage))
             device = self._device = DeviceProcess.spawn(
                 self.service.description(), sites=places, directory=simulator_directory, timeout=timeout
             )
@@ -254,7 +257,7 @@ class Enclave:
                 environment=dict(self.service.environment),
                 errors=2 if self.service.debug else None,
             )
-            self.url = _url(listener.getsockname())
+            self.url = url_of(listener.getsockname())
         # The worker alone accepts: once it is gone a client is refused at once instead of waiting in a queue.
         device.worker.close()
         measured = device.measured()
@@ -303,25 +306,27 @@ class Enclave:
         process = self._process
         if process is None or process.started is None or not self.url:
             return  # No /proc: nothing could tell this process from another one of the same number.
-        record = directory.Record(
-            id=self.id,
-            pid=process.pid,
-            pid_started=process.started,
-            host_pid=os.getpid(),
-            url=self.url,
-            kind=self.service.kind,
-            service=self.service.id,
-            tee=self.tee,
-            simulated=self.simulated,
-            level=self.level.name,
-            state=str(self.state),
-            measurement=self.measurement.hex(),
-            started=self._began,
-        )
-        with contextlib.suppress(OSError):
-            directory.write(record, self._records())
-        if start_time(process.pid) is None:
-            directory.remove(self.id, self._records())
+        # One at a time, and the state is looked at inside: an older state must not be written over a newer one.
+        with self._recording:
+            record = directory.Record(
+                id=self.id,
+                pid=process.pid,
+                pid_started=process.started,
+                host_pid=os.getpid(),
+                url=self.url,
+                kind=self.service.kind,
+                service=self.service.id,
+                tee=self.tee,
+                simulated=self.simulated,
+                level=self.level.name,
+                state=str(self.state),
+                measurement=self.measurement.hex(),
+                started=self._began,
+            )
+            with contextlib.suppress(OSError):
+                directory.write(record, self._records())
+            if start_time(process.pid) is None:
+                directory.remove(self.id, self._records())
 
     def _ended(self) -> None:
         """The worker is gone: so are its device, its way out, and its record."""
@@ -376,58 +381,3 @@ def _require_simulated(tee: str) -> None:
     raise ConfigurationError(
         "invalid", "this TEE is not known", hint=f"Known: simulated, auto, {', '.join(_KNOWN_TEES)}."
     )
-
-
-def _bind(listen: tuple[str, int]) -> socket.socket:
-    host, port = listen
-    try:
-        address = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
-        raise ConfigurationError(
-            "listen",
-            "a simulated enclave listens on a loopback address only",
-            hint="It protects nothing from the owner of this machine, so nobody else should rely on it. Use 127.0.0.1.",
-        )
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((str(address), port))
-        listener.listen(1024)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise EnclaveError(
-            "bad_state", "the address cannot be listened on", hint="Is another process using the port?"
-        ) from error
-    return listener
-
-
-def _url(address: tuple[object, ...]) -> str:
-    host = str(address[0])
-    return f"http://[{host}]:{address[1]}" if ":" in host else f"http://{host}:{address[1]}"
-
-
-def _open_file(ours: contextlib.ExitStack, path: Path) -> int:
-    try:
-        file = ours.enter_context(path.open("rb", buffering=0))
-    except OSError as error:
-        raise ConfigurationError(
-            "data", "a file that should be lent cannot be opened", hint=f"{path}: {error.strerror}."
-        ) from error
-    if not path.is_file():
-        raise ConfigurationError("data", "what should be lent is not a regular file", hint=str(path))
-    return file.fileno()
-
-
-def _open_directory(ours: contextlib.ExitStack, path: Path) -> int:
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigurationError(
-            "storage", "the directory for vaults cannot be opened", hint=f"{path}: {error.strerror}."
-        ) from error
-    ours.callback(os.close, descriptor)
-    return descriptor

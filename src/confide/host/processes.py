@@ -71,9 +71,8 @@ class Process:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         wanted = {0: null, 1: null, 2: null if errors is None else errors, **descriptors}
         # Out of the way first: a target number may be the number of another source.
-        sources = {
-            target: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE) for target, ours in wanted.items()
-        }
+        free = max(_FIRST_FREE, max(wanted) + 1)
+        sources = {target: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, free) for target, ours in wanted.items()}
         try:
             command = isolated_python(program)
             pid = os.posix_spawn(

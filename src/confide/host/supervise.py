@@ -94,8 +94,7 @@ class Supervisor:
             while (message := self._connection.receive()) is not None:
                 match message:
                     case Forked():
-                        self.worker_pid = self._descendant(message.pid)
-                        self._worker_started = start_time(self.worker_pid)
+                        self._forked(message.pid)
                     case Confined():
                         self._confined(message.confinement)
                     case StateChanged():
@@ -110,6 +109,13 @@ class Supervisor:
             if self._failure is None and error.code != "enclave.crashed":
                 self._failure = error
         self._bury()
+
+    def _forked(self, pid: int) -> None:
+        """Only before the service's code runs: later it could make the host forget whom to kill."""
+        if self.confinement is not None or self.worker_pid != self._process.pid:
+            raise EnclaveError("bad_state", "the worker forked after it was confined, or twice")
+        self.worker_pid = self._descendant(pid)
+        self._worker_started = start_time(self.worker_pid)
 
     def _descendant(self, pid: int) -> int:
         """The worker's own number, believed only if it is a child of the process that was started."""
@@ -141,10 +147,10 @@ class Supervisor:
         self._on_state()
 
     def _bury(self) -> None:
-        if self._failure is not None:
-            # It broke the protocol or fell short of the level: it does not go on.
-            self._process.wait(_END_GRACE if _ends_itself(self._failure) else 0)
-            self.kill()
+        # Whoever has closed the control socket, broken the protocol or fallen short of the level does not go on. The worker
+        # is killed by its own number: it could outlive the process that was started.
+        self._process.wait(_END_GRACE if self._failure is None or _ends_itself(self._failure) else 0)
+        self.kill()
         code = self._process.end(_END_GRACE)
         if self._failure is not None:
             self._lifecycle.fail(self._failure)
