@@ -129,7 +129,12 @@ class BrokenConnectionError(Exception):
             )
         if self.timeout:
             return ChannelError("timeout", "the enclave's host did not answer in time", retryable=True)
-        return ChannelError("closed", "there is no connection to the enclave's host", retryable=True)
+        return ChannelError(
+            "closed",
+            "there is no connection to the enclave's host",
+            hint="is it running, and is this its address?",
+            retryable=True,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _url = click.argument("url")
-_identity = click.option("--identity", "identity_name", default="default", show_default=True)
+_identity = click.option(
+    "--identity", "identity_name", default="default", show_default=True, help="The owner identity that signs."
+)
 
 
 @contextmanager
@@ -172,7 +174,7 @@ def list_(url: str, identity_name: str, **options: Any) -> None:
 
 @broker.command()
 @_url
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="The records for machines.")
 @trust.trust_options
 @_identity
 def audit(url: str, *, as_json: bool, identity_name: str, **options: Any) -> None:

@@ -38,7 +38,7 @@ def new(name: str) -> None:
 
 @identity.command()
 @click.argument("name", default="default")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="Name, key and fingerprint for machines.")
 def show(name: str, *, as_json: bool) -> None:
     """Print the public key of the identity NAME, as services pin it."""
     found = Identity.open(name)

@@ -55,7 +55,14 @@ def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="The service that may open it; written if it does not exist.",
 )
-@click.option("-o", "--output", "output_path", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "output_path",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the protected file is written.",
+)
 @click.option(
     "--policy",
     "policy_path",
@@ -72,7 +79,9 @@ def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
     show_default=True,
     help="The id of a service that is written anew.",
 )
-@click.option("--identity", "identity_name", default="default", show_default=True)
+@click.option(
+    "--identity", "identity_name", default="default", show_default=True, help="The owner identity that signs."
+)
 @_measured_tee
 def protect(
     content: Path,
@@ -212,7 +221,9 @@ def run(
     show_default=True,
     help="Seconds for which the enclave may use it; 0: until it ends.",
 )
-@click.option("--identity", "identity_name", default="default", show_default=True)
+@click.option(
+    "--identity", "identity_name", default="default", show_default=True, help="The owner identity that signs."
+)
 def unlock(
     url: str,
     policy_path: Path,
@@ -251,12 +262,12 @@ def unlock(
     )
     if done.result.simulated:
         output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
-    output.talk(f"attested: {done.result.tee}, tier {done.result.tier.name.lower()}, fresh")
+    output.talk(f"attested: {trust.describe_tee(done.result)}, fresh")
     output.talk(f"unlocked: {', '.join(f'{name.name}, version {name.version}' for name in done.names)}")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="The list for machines.")
 def ps(*, as_json: bool) -> None:
     """List the enclaves of this user."""
     from confide.host import directory

@@ -25,7 +25,10 @@ _MAX_INPUT = 1 << 30
 @click.argument("path", default="/")
 @trust.trust_options
 @click.option(
-    "--input", "input_path", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+    "--input",
+    "input_path",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    help="The body of the request; - for stdin.",
 )
 @click.option("--method", help="POST where there is an input, else GET.")
 @click.option("--content-type", default="application/json", show_default=True)
@@ -62,7 +65,7 @@ def call(
     with Client(url, verifier, receipts=receipt_path is not None) as client:
         if client.attestation.simulated:
             output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
-        output.talk(f"attested: {client.attestation.tee}, tier {client.attestation.tier.name.lower()}")
+        output.talk(f"attested: {trust.describe_tee(client.attestation)}")
         response = client.request(
             method or ("GET" if body is None else "POST"),
             path,

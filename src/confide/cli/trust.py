@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
     from confide.attestation.anchors import TrustAnchor
     from confide.attestation.evidence import Endorsements
+    from confide.attestation.result import AttestationResult
     from confide.attestation.verifier import Verifier
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 SIMULATED_NOTICE = "SIMULATED: no hardware protects this enclave; whoever owns the machine can read it"
+
+
+def describe_tee(result: AttestationResult) -> str:
+    """The TEE and the tier in one line, which says so itself where nothing but software vouches."""
+    return f"{result.tee}{' SIMULATED' if result.simulated else ''}, tier {result.tier.name.lower()}"
 
 
 def now() -> datetime:
@@ -65,12 +71,12 @@ def trust_options(command: _Command) -> _Command:
             click.option(
                 "--allow-simulated",
                 is_flag=True,
-                help="First consent: accept a simulated TEE, which protects nothing. Needs --anchor too.",
+                help="One consent: accept a simulated TEE, which protects nothing. Needs --anchor too.",
             ),
             click.option(
                 "--anchor",
                 metavar="FILE|local",
-                help="Second consent: the simulated root, as a PEM file, or `local` for this user's own.",
+                help="The other consent: the simulated root, as a PEM file, or `local` for this user's own.",
             ),
         )
     ):
