@@ -43,7 +43,8 @@ def main() -> None:
     found["vault_large"] = attempt(lambda: vault.put("b", bytes(200_000)))
     found["untouched"] = path.read_bytes() == before and vault.get("a") == b"1" and vault.get("b") is None
     found["left"] = sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
-    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    # A second, read-only file system on top: an ordinary user may not remount the first.
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(folder)], check=True)
     found["read_only"] = attempt(lambda: save(10))
     sys.stdout.write(json.dumps(found))
 
