@@ -105,11 +105,13 @@ def test_a_service_as_it_should_be_is_measured(confide: Confide, tmp_path: Path)
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--listen", "127.0.0.1"),
-        ("--listen", "127.0.0.1:99999"),
-        ("--listen", "0.0.0.0:0"),
+        ("--data", f"m={__file__}", "--listen", "127.0.0.1"),
+        ("--data", f"m={__file__}", "--listen", "127.0.0.1:99999"),
+        ("--data", f"m={__file__}", "--listen", "0.0.0.0:0"),
         ("--data", "m"),
         ("--data", "m=/nowhere"),
+        ("--data", f"other={__file__}"),
+        (),
     ],
 )
 def test_a_run_with_a_wrong_option_starts_nothing(
@@ -129,7 +131,7 @@ def test_a_tee_that_is_not_here_is_never_replaced_by_the_simulated_one(
     path = tmp_path / "service.toml"
     path.write_text(SERVICE)
 
-    answer = confide("run", path, "--tee", tee)
+    answer = confide("run", path, "--tee", tee, "--data", f"m={__file__}")
 
     teaches(answer, code=1, says="enclave.tee")
     assert "simulated" in answer.err.split("hint:")[1]

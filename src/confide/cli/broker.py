@@ -107,7 +107,7 @@ def policy(
     identity_name: str,
     **options: Any,
 ) -> None:
-    """Sign and store which enclaves may have the keys NAMES from the broker at URL."""
+    """Say, signed, which enclaves may have the keys NAMES."""
     from confide.attestation.policy import AppraisalPolicy
 
     owner, appraisal = Identity.open(identity_name), admitted.read_bytes()
@@ -178,7 +178,7 @@ def list_(url: str, identity_name: str, **options: Any) -> None:
 @trust.trust_options
 @_identity
 def audit(url: str, *, as_json: bool, identity_name: str, **options: Any) -> None:
-    """Check the broker's ledger from its beginning and print this owner's records."""
+    """Check the broker's whole ledger and print this owner's records."""
     with _attested(url, **options) as client:
         checked = client.audit(Identity.open(identity_name).key)
     if as_json:

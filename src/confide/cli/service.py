@@ -7,12 +7,18 @@ import signal
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from confide.cli import output, trust
 from confide.cli.addresses import host_port
 from confide.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from confide.enclave.service import Service
 
 _service = click.argument(
     "service_path", metavar="SERVICE", type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -177,11 +183,13 @@ def run(
         if not found or not Path(file).is_file():
             raise ConfigurationError("data", "--data is NAME=FILE with a file that exists")
         files[data_name] = Path(file)
+    service = Service.from_toml(service_path)
+    _check_files(service, files)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with Enclave.launch(
-        Service.from_toml(service_path),
+        service,
         tee=tee,
         data=files,
         storage=storage,
@@ -202,6 +210,23 @@ def run(
         if enclave.error is not None:
             raise enclave.error
     output.talk("stopped")
+
+
+def _check_files(service: Service, files: Mapping[str, Path]) -> None:
+    """Say at once what would otherwise be noticed inside, where little is said."""
+    pinned = {pin.name for pin in service.models}
+    unknown, missing = sorted(files.keys() - pinned), sorted(pinned - files.keys())
+    names = ", ".join(sorted(pinned)) or "none"
+    if unknown:
+        raise ConfigurationError(
+            "data", f"the service names no file `{unknown[0]}`", hint=f"its protected files: {names}"
+        )
+    if missing:
+        raise ConfigurationError(
+            "data",
+            f"the service needs the protected file `{missing[0]}`",
+            hint=f"add --data {missing[0]}=FILE; its protected files: {names}",
+        )
 
 
 @click.command()
@@ -273,6 +298,9 @@ def ps(*, as_json: bool) -> None:
     from confide.host import directory
 
     found = directory.records()
+    if not found and not as_json:
+        output.talk("no enclave of this user is running")
+        return
     if as_json:
         output.data_json([record.to_json() for record in found])
         return

@@ -375,7 +375,7 @@ def _require_simulated(tee: str) -> None:
             "no TEE that could run this service was found on this machine"
             if tee == "auto"
             else f"there is no {tee} TEE on this machine that could run this service",
-            hint='`confide doctor` says what is missing. For a simulated one say so: tee="simulated".',
+            hint='`confide doctor` says what is missing. For a simulated one say so: `--tee simulated`, tee="simulated".',
             stage="launch",
         )
     raise ConfigurationError(
