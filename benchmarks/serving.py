@@ -165,6 +165,7 @@ def enclave(report: harness.Report) -> Iterator[Contender]:
         began = time.perf_counter()
         with Enclave.launch(
             service,
+            tee="simulated",
             data={NAME: folder / "model.confide"},
             simulator_directory=folder / "simulator",
             state_directory=folder / "state",

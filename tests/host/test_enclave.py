@@ -612,3 +612,11 @@ def test_rt_06_memory_does_not_grow_with_requests(launcher: Launcher) -> None:
             client.post("/echo", content=b"x" * 1000)
         assert resident() - before < 4096
         assert abs(len(client.post("/facts").json()["descriptors"]) - descriptors) <= 2
+
+
+def test_the_simulated_tee_is_never_used_unless_it_is_named(launcher: Launcher) -> None:
+    with pytest.raises(TeeUnavailable) as caught:
+        Enclave.launch(sample_application(), state_directory=launcher.state_directory)
+
+    assert caught.value.code == "enclave.tee"
+    assert "simulated" in caught.value.hint

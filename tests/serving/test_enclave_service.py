@@ -211,6 +211,7 @@ def test_ml_06_an_enclave_that_is_lent_another_file_fails_and_says_why(tmp_path:
     )
     with Enclave.launch(
         sealed["linear"].service,
+        tee="simulated",
         data={"linear": sealed["other"].output},
         simulator_directory=tmp_path / "simulator",
         state_directory=tmp_path / "state",

@@ -46,7 +46,7 @@ def verifier(service: Application, place: Path) -> Verifier:
 @pytest.fixture(scope="module")
 def url(service: Application, place: Path) -> Iterator[str]:
     with Enclave.launch(
-        service, simulator_directory=place / "simulator", state_directory=place / "state"
+        service, tee="simulated", simulator_directory=place / "simulator", state_directory=place / "state"
     ) as enclave:
         enclave.wait_until("running", timeout=30)
         yield enclave.url

@@ -45,6 +45,7 @@ class Launcher:
     def launch(self, service: Service, **options: Any) -> Iterator[Enclave]:
         enclave = Enclave.launch(
             service,
+            tee=options.pop("tee", "simulated"),
             simulator_directory=self.simulator_directory,
             state_directory=self.state_directory,
             timeout=60,

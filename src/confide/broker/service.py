@@ -21,7 +21,7 @@ class KeyBroker(Service):
     """A broker that keeps keys and policies for its owners and releases them as leases to attested enclaves.
 
         broker = KeyBroker("keys.example", owners=[identity.public])
-        with Enclave.launch(broker, storage=Path("broker")) as enclave: ...
+        with Enclave.launch(broker, tee="simulated", storage=Path("broker")) as enclave: ...
 
     ``owners`` are the Ed25519 public keys (32 bytes each) that may keep secrets here; None lets every key keep secrets of
     its own. ``anchors`` and ``allow_simulated`` are the two consents to release to enclaves on a simulated TEE.

@@ -2,7 +2,7 @@
 """Any ASGI application as a confidential service.
 
     service = Application("shop.web:app", requires=["starlette"])
-    with Enclave.launch(service) as enclave, Application.connect(enclave.url, verifier) as client:
+    with Enclave.launch(service, tee="simulated") as enclave, Application.connect(enclave.url, verifier) as client:
         client.get("/orders")
 
 The application is measured with its package, runs unchanged, and finds its `Context` as ``request.state.confide`` (ASGI:

@@ -2,7 +2,7 @@
 """A top-level function as a confidential service.
 
     service = Function(predict, models={"weights": identity.public}, data={"weights": "weights.confide"})
-    with Enclave.launch(service) as enclave, Function.connect(enclave.url, verifier) as call:
+    with Enclave.launch(service, tee="simulated") as enclave, Function.connect(enclave.url, verifier) as call:
         call(x)
 
 The function's source files are measured and imported inside; the function itself is never serialised. If its first

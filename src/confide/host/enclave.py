@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Launching an enclave and living beside it, from outside.
 
-    with Enclave.launch(service) as enclave:
+    with Enclave.launch(service, tee="simulated") as enclave:
         print(enclave.url, enclave.describe())
 
 Three processes: this one, the device that measures and signs, the worker that serves. This one holds the service's
@@ -77,7 +77,7 @@ class Enclave:
         cls,
         service: Service,
         *,
-        tee: str = "simulated",
+        tee: str = "auto",
         data: Mapping[str, Path | str] | None = None,
         storage: Path | str | None = None,
         listen: tuple[str, int] = ("127.0.0.1", 0),
@@ -89,6 +89,7 @@ class Enclave:
     ) -> Self:
         """Measure, start, confine; returns once the enclave serves, or waits for its keys.
 
+        ``tee`` is this machine's TEE (``auto``) or one by name; the simulated one is used only where it is named.
         ``data`` lends files (ciphertext) by the names under which the service asks for them, ``storage`` a directory for
         its vaults. ``require_level`` (``"L3"`` to ``"L0"``) makes less confinement an error. ``timeout`` is in seconds.
 

@@ -146,6 +146,7 @@ def serve(
     with ExitStack() as on_failure:
         enclave = Enclave.launch(
             protected.service,
+            tee="simulated",
             data={name: path},
             listen=listen,
             simulator_directory=simulator_directory,

@@ -2,7 +2,7 @@
 """A service that serves models, in a few lines:
 
 service = ModelService(name="magika", owner=identity.public, id="acme")
-with Enclave.launch(service, data={"magika": path}) as enclave: ...
+with Enclave.launch(service, tee="simulated", data={"magika": path}) as enclave: ...
 
 with ModelService.connect(url, verifier) as model:
 model.predict({"bytes": array})
