@@ -254,6 +254,44 @@ def test_each_owner_is_asked_and_one_refusal_erases_everything() -> None:
     asyncio.run(story())
 
 
+def test_kb_13_a_renewal_that_is_held_up_does_not_lengthen_another_owners_lease() -> None:
+    """The host stalls the renewal of the long lease; the short one of the other owner ends when it ends."""
+
+    async def story() -> None:
+        it = Story(0, wanted={OWNER: ("weights",), SECOND: ("table",)})
+        stalled = asyncio.Event()
+
+        async def fetch(_: object, *, owner: bytes, tenant: str, names: Iterable[str]) -> Lease:
+            secrets = {SecretName(name, 1): Secret(name.encode()) for name in names}
+            if owner == OWNER and it.clock.now:
+                stalled.set()
+                await asyncio.Event().wait()
+            return Lease(owner, secrets, 1000 if owner == OWNER else 1, it.clock.now)
+
+        it.broker.fetch = fetch  # type: ignore[method-assign]
+        await it.acquire()
+        keeping = asyncio.create_task(it.keeper.run())
+        await stalled.wait()
+        await asyncio.wait_for(keeping, 5)  # The long lease would have 500 s left.
+        assert [code for _, code in it.lost] == ["broker.lease_expired"]
+
+    asyncio.run(story())
+
+
+def test_an_error_that_nobody_foresaw_ends_the_leases_and_the_service() -> None:
+    """Or the task would die unseen, and what was built from the secrets would be served for ever."""
+
+    def unforeseen() -> int:
+        raise ZeroDivisionError
+
+    async def story() -> None:
+        it = Story(HOUR, unforeseen)
+        await it.live()
+        assert it.lost == [(HOUR / 2, "enclave.crashed")]
+
+    asyncio.run(story())
+
+
 def test_what_came_before_a_refusal_is_erased_when_acquiring() -> None:
     async def story() -> None:
         it = Story(HOUR, KeyRefused("denied", "no"), wanted={OWNER: ("weights",), SECOND: ("table",)})

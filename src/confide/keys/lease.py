@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from confide.errors import BrokerError, ConfideError, ConfigurationError
+from confide.errors import BrokerError, ConfideError, ConfigurationError, EnclaveError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -76,7 +76,8 @@ class LeaseKeeper:
     ``wanted`` maps an owner's public key to the names that come from that owner. ``on_lost`` is awaited once, after every
     secret was erased, with the error that made it so; the runtime stops the service then. A refusal by the broker ends the
     leases at once; a broker that cannot be reached or cannot decide is asked again, less and less often, until the first lease ends. A
-    renewal gives the same versions, so the secrets that the service already holds stay the same objects.
+    renewal gives the same versions, so the secrets that the service already holds stay the same objects. An error that nobody
+    foresaw ends the leases as well (``enclave.crashed``).
     """
 
     def __init__(
@@ -141,6 +142,10 @@ class LeaseKeeper:
                         return
                     await self._sleep(max(0.0, min(pause, self.expires - self._monotonic())))
                     pause = min(pause * 2, LONGEST_PAUSE)
+        except Exception as error:  # noqa: BLE001 - a keeper that just died would leave a service that nothing ends
+            await self._lose(
+                EnclaveError("crashed", f"the leases could not be renewed: {type(error).__name__}")
+            )
         finally:
             self.erase()
 
@@ -153,7 +158,8 @@ class LeaseKeeper:
         for owner, lease in list(self._leases.items()):
             if self._monotonic() < lease.renew_at:
                 continue
-            remaining = lease.expires - self._monotonic()
+            # The first end of all leases bounds the wait: whoever holds up one renewal must not lengthen another lease.
+            remaining = self.expires - self._monotonic()
             try:
                 async with asyncio.timeout(max(0.0, remaining)):
                     renewed = await self._fetch(owner)
