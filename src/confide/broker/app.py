@@ -310,7 +310,7 @@ def build(options: Mapping[str, object], context: Context) -> Built:
     from confide.enclave.context import Built
 
     settings = BrokerSettings.from_options(options)
-    root = context.key("broker/root/1")
+    root = context.key("broker/root-key/1")
     store = Store(context.storage() / "broker.db", root, clock=lambda: int(time.time()))
     context.log("broker_opened", state="anchored" if store.anchored else "unanchored", count=store.length)
     app = BrokerApp(
