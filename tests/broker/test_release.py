@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from confide.broker.holdings import Held
     from support.broker_world import World
 
 
@@ -983,7 +984,20 @@ def test_kb_14_an_integrity_failure_is_not_hidden_behind_a_denial(world: World) 
     asyncio.run(story())
 
 
-def test_kb_14_a_record_that_cannot_be_written_stops_the_release(world: World, tmp_path: Path) -> None:
+def test_kb_14_a_record_that_cannot_be_written_stops_the_release(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what had been read for it is erased."""
+    read: list[Secret] = []
+    secret_of = world.app.holdings.secret
+
+    def watched(*arguments: Any) -> Held | None:
+        held = secret_of(*arguments)
+        read.extend([held.secret] if held is not None else [])
+        return held
+
+    monkeypatch.setattr(world.app.holdings, "secret", watched)
+
     async def story() -> None:
         await world.stock("weights")
         connection = world.store._connection
@@ -999,6 +1013,10 @@ def test_kb_14_a_record_that_cannot_be_written_stops_the_release(world: World, t
         assert outcomes["sealing.storage_full"] > 0
         assert set(outcomes) <= {"released", "sealing.storage_full"}
         connection.execute("PRAGMA max_page_count = 1000000")
+        assert len(read) == 40
+        for secret in read:
+            with pytest.raises(ConfideError):
+                secret.reveal()
         assert Counter(await world.kinds())["release"] == outcomes["released"]
 
     assert tmp_path.exists()

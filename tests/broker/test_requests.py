@@ -7,6 +7,7 @@ import ast
 import asyncio
 import dataclasses
 import hashlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +16,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import confide.broker
+from confide.broker.holdings import MAX_PER_OWNER
 from confide.broker.limits import Rate
 from confide.crypto import cose
 from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
-from confide.errors import ConfideError
+from confide.errors import BrokerError, ConfideError
+from confide.keys import broker_flows
 from confide.keys import broker_messages as messages
 from confide.keys.release import SecretName
 from confide.keys.signed_policy import (
+    MAX_POLICY_BYTES,
+    MAX_SECRETS,
     PutKey,
     Query,
     Revoke,
@@ -533,6 +538,78 @@ def test_kb_19_one_peer_does_not_use_up_what_another_may_ask(make_world: Callabl
         assert [await ask(b"a" * 32) for _ in range(2)] == [200, 429]
 
     asyncio.run(story())
+
+
+def test_kb_19_refused_requests_do_not_fill_the_lane_of_those_who_ask_properly(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each refusal is followed by a look at what must be written down; a hundred at once are one piece of work."""
+    writing = threading.Event()
+    monkeypatch.setattr(world.app.releaser, "flush_denials", lambda: writing.wait(20))
+
+    async def story() -> None:
+        for _ in range(100):
+            assert (await world.http.post("/v1/nothing", content=b"")).status_code == 404
+        await asyncio.sleep(0.01)  # What the refusals have started is under way.
+        body = messages.encode(owner=world.owner.public, tenant=TENANT, secrets=[["weights", 0]])
+        assert (await world.http.post("/v1/challenge", content=body)).status_code == 200
+        writing.set()
+
+    try:
+        asyncio.run(story())
+    finally:
+        writing.set()
+
+
+def test_kb_06_an_owner_with_much_in_the_broker_can_still_list_and_revoke(world: World) -> None:
+    """The client reads the list before it signs; a list that is too long would end every revocation."""
+    appraisal = world.enclave.policy().replace(TENANT.encode(), b"TENANT")
+    appraisal += b"#" * (32 * 1024 - 1024)
+    for number in range(140):
+        tenant = f"tenant-{number}"
+        statement = SetPolicy(
+            owner=world.owner.public,
+            store=world.store.name,
+            serial=1,
+            tenant=tenant,
+            secrets=(SecretName("weights", 1),),
+            appraisal=appraisal.replace(b"TENANT", tenant.encode()),
+            lease_seconds=60,
+        )
+        world.app.holdings.set_policy(sign(statement, world.owner))
+    asyncio.run(world.client.revoke(world.owner, tenant="tenant-7"))
+
+
+def test_the_longest_list_that_an_owner_may_have_fits_one_answer() -> None:
+    name, value, number = "n" * 128, bytes(64), 2**53
+    most = MAX_PER_OWNER
+    policy = {
+        "tenant": name,
+        "serial": number,
+        "revoked": False,
+        "secrets": [[name, 2**63 - 1]] * MAX_SECRETS,
+        "appraisal": bytes(MAX_POLICY_BYTES),
+        "lease_seconds": 86_400,
+        "max_instances": 1024,
+        "statement": bytes(32),
+    }
+    body = messages.encode(
+        secrets=[{"name": name, "version": 2**63 - 1, "revoked": True}] * most["secrets"],
+        policies=[policy] * most["policies"],
+        revocations=[{"what": "measurement", "value": value, "serial": number}] * most["revocations"],
+        serials={f"measurement/{index:0128x}": number for index in range(sum(most.values()))},
+    )
+    assert len(body) <= messages.MAX_RESPONSE_BODY
+
+
+def test_kb_14_a_ledger_without_end_is_not_taken_for_one_that_was_checked(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asyncio.run(world.stock("weights"))
+    monkeypatch.setattr(broker_flows, "MAX_PAGES", 0)
+    with pytest.raises(BrokerError) as error:
+        asyncio.run(world.client.audit(world.owner))
+    assert error.value.code == "broker.integrity"
 
 
 def test_kb_17_the_broker_has_no_way_out() -> None:

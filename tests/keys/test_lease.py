@@ -268,7 +268,7 @@ def test_kb_13_a_renewal_that_is_held_up_does_not_lengthen_another_owners_lease(
                 await asyncio.Event().wait()
             return Lease(owner, secrets, 1000 if owner == OWNER else 1, it.clock.now)
 
-        it.broker.fetch = fetch  # type: ignore[method-assign]
+        it.broker.fetch = fetch  # type: ignore[method-assign, assignment]
         await it.acquire()
         keeping = asyncio.create_task(it.keeper.run())
         await stalled.wait()

@@ -8,6 +8,7 @@ Specification: docs/spec/broker.md section 7.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -115,7 +116,8 @@ class BrokerApp:
         if not store.anchored:
             with store.transaction() as tx:
                 tx.record("started", b"", {"anchored": False, "releasing": self.releaser.open})
-        self._flushing: set[asyncio.Task[None]] = set()
+        self._flushing: asyncio.Task[None] | None = None
+        self._unwritten = False
         releases = self._releases = _Lane(RELEASE_WORKERS)
         owners = self._owners = _Lane(OWNER_WORKERS)
         self._routes: Mapping[tuple[str, str], tuple[_Lane, Callable[[_Call], dict[str, object]]]] = {
@@ -145,10 +147,17 @@ class BrokerApp:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         if status >= 400:
-            # Apart from the answer, whose time must not tell whether there was anything to write.
-            task = asyncio.create_task(self._releases.run(self._flush))
-            self._flushing.add(task)
-            task.add_done_callback(self._flushing.discard)
+            # Apart from the answer, whose time must not tell whether there was anything to write. One task for all
+            # refusals: they cost whoever earns them nothing, so they must not fill the lane of those who ask properly.
+            self._unwritten = True
+            if self._flushing is None or self._flushing.done():
+                self._flushing = asyncio.create_task(self._flush_until_written())
+
+    async def _flush_until_written(self) -> None:
+        while self._unwritten:
+            self._unwritten = False
+            with contextlib.suppress(RuntimeError):  # The lane is closed; closing writes what is left.
+                await self._releases.run(self._flush)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Held", "Holdings", "Policy"]
 
-MAX_PER_OWNER = {"secrets": 4096, "policies": 1024, "revocations": 4096}
+# An owner's client reads the whole list before it signs anything, so the longest list must fit one answer
+# (``broker_messages.MAX_RESPONSE_BODY``): whoever could not list could not revoke.
+MAX_PER_OWNER = {"secrets": 4096, "policies": 256, "revocations": 4096}
 
 S = TypeVar("S", bound=Statement)
 

@@ -4,7 +4,7 @@
 1. The challenge is spent, whatever follows.
 2. The owner's policy for the tenant is read, and the evidence is verified under it: purpose "release", this broker as
    audience, the nonce over challenge, tenant, names and versions. Where there is no such policy, the same evidence is
-   verified under one that admits nothing, so that the answer and its time are the same.
+   verified under one that admits nothing, so that the answer is the same and what takes long in it, too.
 3. One transaction, with every other one kept out: the policy is still the very same statement, nothing that the evidence
    shows is revoked, every secret is there as its owner signed for it, and this instance is within the policy's limit; the
    audit record is appended and committed to the disk.
@@ -169,11 +169,12 @@ class Releaser:
         if material is None:
             raise NotAcceptable("channel", "the evidence vouches for no key", stage="release")
         self._releases.take((owner, material.service.instance))
+        held: dict[SecretName, Held] = {}
         with self._store.holding():
-            with self._store.transaction() as tx:  # (3)
-                held = self._check_again(tx, owner, request, policy, admission)
-                tx.record("release", owner, _release_details(request, policy, admission, age))
             try:
+                with self._store.transaction() as tx:  # (3)
+                    self._check_again(tx, owner, request, policy, admission, held)
+                    tx.record("release", owner, _release_details(request, policy, admission, age))
                 secrets = {name: item.secret for name, item in held.items()}
                 wrapped = wrap(admission, secrets, lease=policy.statement.lease_seconds)  # (4)
             finally:
@@ -189,7 +190,9 @@ class Releaser:
         request: ReleaseRequest,
         policy: Policy,
         admission: Admission,
-    ) -> dict[SecretName, Held]:
+        held: dict[SecretName, Held],
+    ) -> None:
+        """Put the secrets into ``held``, which is the caller's to erase whatever comes, or refuse."""
         now = self._holdings.policy(tx, owner, request.tenant)
         if now is None or not hmac.compare_digest(now.digest, policy.digest):
             raise KeyRefused("denied", "the policy was changed while evidence was verified")
@@ -206,15 +209,11 @@ class Releaser:
                 raise KeyRefused("denied", "a measurement of the enclave was revoked")
         if not self._holdings.admit_instance(tx, now, material.service.instance):
             raise KeyRefused("denied", "the policy admits no further instance")
-        held: dict[SecretName, Held] = {}
         for name in request.secrets:
             item = self._holdings.secret(tx, owner, name)
             if item is None:
-                for found in held.values():
-                    found.secret.erase()
                 raise KeyRefused("denied", "a secret is not there or was revoked")
             held[name] = item
-        return held
 
     def flush_denials(self) -> None:
         """Write what was refused into the ledger. Called after the answer has gone out: a refusal need not be durable

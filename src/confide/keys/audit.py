@@ -4,7 +4,8 @@
 The ledger of a broker is one hash chain over all owners' records. Each link is a leaf: SHA-512 over a random salt and the
 record. An owner is shown his own records with their salts, and everybody else's only as leaves; so he can recompute the
 whole chain without learning who else uses the broker or what for. Keeping the last head and length that he saw, he will
-also notice a ledger that was cut short, or another one in its place.
+also notice a ledger that was cut short, or another one in its place. That none of his own is shown to him as somebody else's leaf
+rests on the broker, which he has attested.
 
 Specification: docs/spec/broker.md section 6.
 """

@@ -238,8 +238,8 @@ def audit(key: SigningKey, head: bytes, length: int) -> Generator[Call | Work, A
         ledger.feed(entries)
         if ledger.length >= total or not entries:
             ledger.finish(head=stated, length=total)
-            break
-    return Audited(tuple(ledger.records), ledger.head, ledger.length)
+            return Audited(tuple(ledger.records), ledger.head, ledger.length)
+    raise BrokerError("integrity", "the broker's ledger does not come to an end")
 
 
 def fetch(

@@ -45,7 +45,7 @@ __all__ = [
 MEDIA_TYPE: Final = "application/confide-broker"
 VERSION: Final = 1
 MAX_REQUEST_BODY: Final = 512 * 1024
-MAX_RESPONSE_BODY: Final = 4 * 1024 * 1024
+MAX_RESPONSE_BODY: Final = 16 * 1024 * 1024
 MAX_WANTED: Final = 32
 
 STATUS_OF: Final[Mapping[str, int]] = {
