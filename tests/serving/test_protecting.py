@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +110,87 @@ def test_protecting_again_makes_a_new_version_of_the_key(owner: Owner) -> None:
     assert (first.key.version, again.key.version) == (1, 2)
     assert not again.service_written
     assert first.policy.digest == again.policy.digest
+
+
+_KILLED_PROTECT = """
+import os, signal, sys
+from pathlib import Path
+from confide.keys.identity import Identity
+from confide.keys.keyring import Keyring
+from confide.serving import protecting
+from confide.sealing import durable
+
+folder, moment = Path(sys.argv[1]), sys.argv[2]
+
+def killed(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if moment == "key made":
+    protecting.write = killed
+elif moment == "file flushed":
+    durable.os.rename = killed
+else:
+    Keyring.settle = killed
+protecting.protect_for_service(
+    folder / "my model.onnx", service_path=folder / "service.toml", output=folder / "out.confide",
+    policy_path=folder / "policy.toml", identity=Identity.open("default", folder / "identities"),
+    keyring=Keyring(folder / "keys"),
+)
+"""
+
+
+@pytest.mark.parametrize(("moment", "version"), [("key made", 1), ("file flushed", 1), ("file in place", 2)])
+def test_sea_08_killed_while_protecting_again_the_newest_key_is_that_of_the_file(
+    owner: Owner, moment: str, version: int
+) -> None:
+    """`unlock` hands over the newest key; it must not be one that was made for a file that never came to be."""
+    owner.protect()
+    run = subprocess.run(
+        [sys.executable, "-c", _KILLED_PROTECT, str(owner.folder), moment], timeout=50, check=False
+    )
+    assert run.returncode == -signal.SIGKILL
+
+    for _ in range(2):  # The second time without anything left to mend.
+        key = owner.keyring.get("my-model")
+        assert key.name.version == version
+        with ProtectedFile.open(
+            owner.output, key=key.secret, owner_public=owner.identity.public, name="my-model"
+        ) as file:
+            assert file.version == version
+    after = owner.protect()
+    assert after.key.version == 3
+    assert owner.keyring.get("my-model").secret == after.data_key.secret
+
+
+def test_a_protect_that_fails_leaves_the_keyring_as_it_was(owner: Owner) -> None:
+    first = owner.protect()
+    before = sorted((owner.folder / "keys").iterdir())
+    owner.output.unlink()
+    owner.output.mkdir()  # Found only when the file is written.
+    with pytest.raises(ConfideError):
+        owner.protect()
+    assert sorted((owner.folder / "keys").iterdir()) == before
+    assert owner.keyring.get("my-model").secret == first.data_key.secret
+
+
+def test_sea_08_a_policy_is_replaced_whole_or_not_at_all(
+    owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first half of a policy may be a policy that asks for less."""
+    owner.protect()
+    before = owner.policy.read_bytes()
+    write = os.write
+
+    def half(descriptor: int, data: Any) -> int:
+        if bytes(data[:8]) in before:
+            write(descriptor, data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, "full")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", half)
+    with pytest.raises(ConfideError):
+        owner.protect()
+    assert owner.policy.read_bytes() == before
 
 
 def test_progress_ends_at_the_size(owner: Owner) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from confide.cli import output, trust
+from confide.cli import output, secret_names, trust
 from confide.errors import ConfigurationError
 from confide.keys.broker_client import BrokerClient
 from confide.keys.identity import Identity
@@ -48,12 +48,18 @@ def _attested(
 
 def _secret(text: str) -> SecretName:
     """NAME or NAME:VERSION; without a version, the newest in the keyring."""
-    name, _, version = text.partition(":")
-    if not version:
-        return Keyring().get(name).name
-    if not version.isdigit():
-        raise ConfigurationError("secret", "a secret is NAME or NAME:VERSION")
-    return SecretName(name, int(version))
+    name, version = secret_names.split(text)
+    return Keyring().get(name).name if version is None else SecretName(name, version)
+
+
+def _exact_secret(text: str) -> SecretName:
+    """NAME:VERSION: what cannot be undone is not done to a version that was guessed."""
+    name, version = secret_names.split(text)
+    if version is None:
+        raise ConfigurationError(
+            "secret", "a key is revoked by NAME:VERSION", hint="`confide broker list` shows them"
+        )
+    return SecretName(name, version)
 
 
 @click.group()
@@ -152,7 +158,7 @@ def revoke(
     with _attested(url, **options) as client:
         client.revoke(
             owner.key,
-            secret=None if secret_name is None else _secret(secret_name),
+            secret=None if secret_name is None else _exact_secret(secret_name),
             tenant=tenant,
             measurement=None
             if measurement is None

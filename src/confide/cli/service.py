@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from confide.cli import output, trust
+from confide.cli import output, secret_names, trust
 from confide.cli.addresses import host_port
 from confide.errors import ConfigurationError
 
@@ -42,13 +42,14 @@ def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
     """Predict what the evidence of SERVICE will say, without running it, and write it as a policy."""
     from confide.enclave.measure import measure as predict
     from confide.enclave.service import Service
+    from confide.sealing.durable import write_public
 
     policy = predict(Service.from_toml(service_path), tee=tee)
     text = policy.to_toml()
     if output_path is None:
         output.data(text.rstrip("\n"))
         return
-    output_path.write_text(text)
+    write_public(output_path, text)
     output.talk(f"policy: {output_path}")
 
 
@@ -272,10 +273,8 @@ def unlock(
     )
     keys = []
     for text in wanted:
-        name, _, version = text.partition(":")
-        if version and not version.isdigit():
-            raise ConfigurationError("secret", "a secret is NAME or NAME:VERSION")
-        keys.append(keyring.get(name, int(version) if version else None))
+        name, version = secret_names.split(text)
+        keys.append(keyring.get(name, version))
     if not keys:
         raise ConfigurationError(
             "nothing_awaited",

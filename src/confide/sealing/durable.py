@@ -29,9 +29,11 @@ __all__ = [
     "read_private",
     "storage_errors",
     "write_all",
+    "write_public",
 ]
 
 MODE: Final = 0o600
+PUBLIC_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o700
 TEMPORARY_SUFFIX: Final = ".tmp"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -74,8 +76,8 @@ def open_directory(path: Path) -> int:
     with storage_errors("open the folder"):
         descriptor = os.open(path, _O_DIRECTORY)
     status = os.fstat(descriptor)
-    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if shared & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+    # The owner's group is trusted: many systems give each user a group of his own and let it write.
+    if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
         os.close(descriptor)
         raise _refuse(
             "the folder may be written to by everybody", "choose another folder, or take that permission away"
@@ -100,6 +102,8 @@ def make_private_directory(path: Path) -> None:
                 # Only where the umask took something away: a confined process may change no modes, and has a good umask.
                 if stat.S_IMODE(os.lstat(folder).st_mode) != DIRECTORY_MODE:
                     os.chmod(folder, DIRECTORY_MODE)  # noqa: PTH101
+                # What is made durable in the folder is lost with it, unless its own name is durable first.
+                _sync_directory(folder.parent)
         status = os.lstat(path)
     if not stat.S_ISDIR(status.st_mode):
         raise _refuse("what should be a folder is a link or a file", "move it away")
@@ -107,6 +111,17 @@ def make_private_directory(path: Path) -> None:
         raise _refuse(
             "the folder is open to other users", "give it mode 0700 and make sure that it belongs to you"
         )
+
+
+def _sync_directory(path: Path) -> None:
+    try:
+        descriptor = os.open(path, _O_DIRECTORY)
+    except PermissionError:
+        return  # A folder that one may write to but not list: nobody can flush it.
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def open_regular(path: Path | str, *, directory: int | None = None) -> int:
@@ -152,6 +167,15 @@ def read_private(path: Path, *, max_bytes: int, what: str) -> bytes | None:
         raise SealingError("integrity", f"{what} is too long")
     finally:
         os.close(descriptor)
+
+
+def write_public(path: Path, text: str) -> None:
+    """Write a file that everybody may read (0644), whole or not at all: the first half of a policy asks for less."""
+    with DurableFile(path) as file:
+        with storage_errors("write the file"):
+            os.fchmod(file.descriptor, PUBLIC_MODE)
+            write_all(file.descriptor, text.encode())
+        file.commit()
 
 
 class DurableFile:

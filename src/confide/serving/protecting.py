@@ -4,10 +4,11 @@
     1. look at the content, and refuse a model that the enclave would refuse;
     2. read the service, or make one for this model;
     3. measure it: the policy that admits exactly this service is an output, not something to be typed;
-    4. make a new version of the data key in the owner's keyring;
-    5. write the protected file, signed by the owner.
+    4. prepare a new version of the data key in the owner's keyring;
+    5. write the protected file, signed by the owner;
+    6. settle the key: from now on it is the newest, which ``unlock`` hands over.
 
-Nothing is written before 1 to 3 have passed. The plain content never leaves this process and is not copied to disk.
+Nothing is written before 1 to 3 have passed. Killed at any moment, the file that is there and the newest key fit each other. The plain content never leaves this process and is not copied to disk.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confide.enclave.measure import measure
 from confide.enclave.service import Service
-from confide.errors import ConfigurationError, ModelError
+from confide.errors import ConfigurationError, ModelError, SealingError
 from confide.frameworks.table import adapter, recognise
 from confide.keys.identity import Identity
 from confide.keys.keyring import Keyring
+from confide.sealing.durable import write_public
 from confide.sealing.protected_file import Entry, write
 from confide.serving.model_service import ModelService
 from confide.serving.settings import ModelSettings
@@ -175,17 +177,22 @@ def _protect(
     if service.kind == "model":
         _same_format(service, name, metadata["format"])
     policy = measure(service, tee=tee)
-    key = keyring.create(name)
-    write(
-        output,
-        entries,
-        key=key.secret,
-        signer=identity.key,
-        name=key.name.name,
-        version=key.name.version,
-        metadata=metadata,
-        progress=progress,
-    )
+    key = keyring.prepare(name, output)
+    try:
+        write(
+            output,
+            entries,
+            key=key.secret,
+            signer=identity.key,
+            name=key.name.name,
+            version=key.name.version,
+            metadata=metadata,
+            progress=progress,
+        )
+    except BaseException:
+        keyring.discard(key)
+        raise
+    keyring.settle(key)
     return Protected(service, False, policy, output, key, identity)  # noqa: FBT003 - the field says what it is
 
 
@@ -241,6 +248,6 @@ def _same_format(service: Service, name: str, format_: str) -> None:
 def _write_text(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError:
+        write_public(path, text)
+    except (OSError, SealingError):
         raise ConfigurationError("invalid", "a file beside the protected one cannot be written") from None
