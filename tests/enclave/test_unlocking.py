@@ -5,25 +5,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
 from confide.enclave import unlocking
-from confide.enclave.unlocking import ANSWER_PATH, REQUEST_PATH, Unlocking
-from confide.errors import EnclaveError
+from confide.enclave.runtime import Runtime
+from confide.enclave.unlocking import Unlocking
+from confide.errors import BrokerError, EnclaveError
 from confide.keys.identity import Identity
-from confide.keys.release import ReleaseRequest, SecretName
+from confide.keys.receiver import Released
+from confide.keys.release import ANSWER_PATH, REQUEST_PATH, ReleaseRequest, SecretName
 from confide.simulator.installation import Installation
 from confide.simulator.snp import Chip
 from confide.wire import cbor
 from support.asgi_call import Answer, acall
 from support.release_world import CANARY, MANIFEST, ReleaseWorld, SimulatedAttester, service
-
-if TYPE_CHECKING:
-    from confide.keys.receiver import Released
 
 TYPE = [("content-type", "application/confide-release")]
 
@@ -138,6 +138,43 @@ def test_a_name_that_came_is_awaited_no_more_while_others_are(world: ReleaseWorl
     assert asyncio.run(story()) == [200, 400, 400]
     assert len(waiting.released) == 1
     assert waiting.app.missing == {"token"}
+
+
+def test_what_the_enclave_does_not_keep_is_erased_and_not_acknowledged(world: ReleaseWorld) -> None:
+    seen: list[Released] = []
+
+    def refuse(released: Released) -> None:
+        seen.append(released)
+        raise BrokerError("conflict", "not this one")
+
+    waiting = Waiting(world, on_released=refuse)
+
+    async def story() -> Answer:
+        request = world.request()
+        answer = world.release((await waiting.ask(request)).body, request)
+        return await waiting.post(ANSWER_PATH, answer.encode())
+
+    answer = asyncio.run(story())
+    assert (answer.status, answer.body) == (400, b"")
+    for secret in seen[0].secrets.values():
+        with pytest.raises(EnclaveError):
+            secret.reveal()
+
+
+def test_an_answer_with_one_other_secret_lengthens_no_lease() -> None:
+    """The runtime takes all of an answer or nothing."""
+    weights, token = SecretName("weights", 1), SecretName("token", 1)
+    held = {"weights": Secret(b"w"), "token": Secret(b"t")}
+    runtime: Any = SimpleNamespace(_secrets=dict(held), _leases={"weights": 1.0, "token": 1.0})
+
+    wrong = Released({weights: Secret(b"w"), token: Secret(b"other")}, 3600, b"")
+    with pytest.raises(BrokerError):
+        Runtime._accept(runtime, wrong)
+    assert runtime._leases == {"weights": 1.0, "token": 1.0}
+
+    Runtime._accept(runtime, Released({weights: Secret(b"w"), token: Secret(b"t")}, 3600, b""))
+    assert min(runtime._leases.values()) > 3600
+    assert all(runtime._secrets[name] is held[name] for name in held)
 
 
 @pytest.mark.parametrize(

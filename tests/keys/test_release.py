@@ -516,6 +516,27 @@ def test_the_private_key_is_gone_after_one_answer(world: ReleaseWorld) -> None:
     assert not receiver._pending
 
 
+def test_bnd_14_a_receiver_closed_while_it_opens_an_answer_keeps_no_private_key(
+    world: ReleaseWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, request = world.receiver(), world.request()
+    answer = world.release(receiver.answer(request), request)
+    ((_, pending),) = receiver._pending.items()
+
+    def closed_meanwhile(*_: Any) -> bytes:
+        receiver.close()
+        raise BrokerError("integrity", "the answer does not authenticate")
+
+    monkeypatch.setattr(receiver, "_open", closed_meanwhile)
+    with pytest.raises(BrokerError):
+        receiver.accept(answer)
+    assert not receiver._pending
+    with pytest.raises(ConfideError):
+        pending.private.open(b"", answer.wrap)
+    with pytest.raises(BrokerError):
+        receiver.answer(world.request())  # Nor does it make new ones.
+
+
 def test_a_flood_of_requests_is_bounded_and_keeps_the_newest(world: ReleaseWorld) -> None:
     receiver = world.receiver()
     first = world.request()

@@ -13,11 +13,10 @@ import pytest
 
 from confide.crypto.secret import Secret
 from confide.crypto.signing import SigningKey
-from confide.enclave.unlocking import ANSWER_PATH, REQUEST_PATH, Unlocking
+from confide.enclave.unlocking import Unlocking
 from confide.errors import AttestationError, ChannelError, ConfideError, ConfigurationError
-from confide.keys import unlock as module
 from confide.keys.identity import Identity
-from confide.keys.release import SecretName
+from confide.keys.release import ANSWER_PATH, CONTENT_TYPE, EVIDENCE_TYPE, REQUEST_PATH, SecretName
 from confide.keys.unlock import UnlockResult, awaited, unlock
 from support.asgi_call import acall, served
 from support.release_world import CANARY, MANIFEST, ReleaseWorld, SimulatedAttester, service
@@ -149,7 +148,7 @@ def test_bnd_01_a_server_that_replays_old_evidence_gets_nothing(world: ReleaseWo
 
     def replay(request: httpx2.Request) -> httpx2.Response:
         posts.append(request.url.path)
-        return reply(200, {"content-type": module.EVIDENCE_TYPE}, recorded[0])
+        return reply(200, {"content-type": EVIDENCE_TYPE}, recorded[0])
 
     with pytest.raises(AttestationError) as error:
         go(world, transport=httpx2.MockTransport(replay))
@@ -175,8 +174,8 @@ def test_bnd_01_evidence_that_came_too_late_is_stale_by_the_owners_clock(world: 
     "change",
     [
         lambda r: reply(200, r.headers, b"\x07" * 64),
-        lambda r: reply(200, {"content-type": module.CONTENT_TYPE}),
-        lambda r: reply(200, {"content-type": module.CONTENT_TYPE}, r.read() + b"\0"),
+        lambda r: reply(200, {"content-type": CONTENT_TYPE}),
+        lambda r: reply(200, {"content-type": CONTENT_TYPE}, r.read() + b"\0"),
         lambda r: reply(200, {"content-type": "text/html"}, r.read()),
         lambda _: reply(204),
         lambda _: reply(500),
@@ -211,7 +210,7 @@ def test_a_dropped_answer_is_an_unknown_outcome_and_can_be_tried_again(world: Re
     assert go(world, transport=enclave_transport(waiting.app)).names == (world.name,)
 
 
-_BUNDLE = {"content-type": module.EVIDENCE_TYPE}
+_BUNDLE = {"content-type": EVIDENCE_TYPE}
 
 
 @pytest.mark.parametrize(
@@ -298,9 +297,7 @@ def test_nothing_to_release_is_an_error(world: ReleaseWorld) -> None:
 )
 def test_a_malformed_list_of_awaited_secrets_is_a_channel_error(body: bytes) -> None:
     transport = httpx2.MockTransport(
-        lambda _: httpx2.Response(
-            200, headers={"content-type": module.CONTENT_TYPE}, stream=httpx2.ByteStream(body)
-        )
+        lambda _: httpx2.Response(200, headers={"content-type": CONTENT_TYPE}, stream=httpx2.ByteStream(body))
     )
     with pytest.raises(ChannelError):
         awaited("http://a.test", transport=transport)

@@ -21,8 +21,14 @@ from confide.crypto import hpke
 from confide.enclave import manifest as manifests
 from confide.enclave.measure import measure
 from confide.errors import AttestationError, ChannelError, ConfideError
-from confide.keys.release import CHALLENGE_BYTES, ReleaseRequest, admit
-from confide.keys.unlock import CONTENT_TYPE, EVIDENCE_TYPE, REQUEST_PATH
+from confide.keys.release import (
+    CHALLENGE_BYTES,
+    CONTENT_TYPE,
+    EVIDENCE_TYPE,
+    REQUEST_PATH,
+    ReleaseRequest,
+    admit,
+)
 from confide.wire import cbor
 
 if TYPE_CHECKING:

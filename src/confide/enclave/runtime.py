@@ -212,15 +212,16 @@ class Runtime:
 
     def _accept(self, released: Released) -> None:
         """Keep what an owner released; a renewal replaces, and the replaced secret is erased."""
+        # All of it is looked at before any of it is kept: a refused answer must not have lengthened a lease.
+        for name, secret in released.secrets.items():
+            if self._secrets.get(name.name, secret) != secret:
+                raise BrokerError("conflict", "a renewed lease brought another secret under the same name")
         now = time.monotonic()
         for name, secret in released.secrets.items():
-            old = self._secrets.get(name.name)
-            if old is None:
-                self._secrets[name.name] = secret
-            elif old == secret:
+            if name.name in self._secrets:
                 secret.erase()
             else:
-                raise BrokerError("conflict", "a renewed lease brought another secret under the same name")
+                self._secrets[name.name] = secret
             if released.lease:
                 self._leases[name.name] = now + released.lease
             else:

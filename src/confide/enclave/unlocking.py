@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from confide.errors import BrokerError, EnclaveError, MalformedError
 from confide.keys.receiver import Receiver, Released
-from confide.keys.release import MAX_ANSWER, MAX_REQUEST, ReleaseRequest, Wrapped, owner_audience
+from confide.keys.release import (
+    ANSWER_PATH,
+    CONTENT_TYPE,
+    EVIDENCE_TYPE,
+    MAX_ANSWER,
+    MAX_REQUEST,
+    REQUEST_PATH,
+    ReleaseRequest,
+    Wrapped,
+    owner_audience,
+)
 from confide.wire import cbor
 from confide.wire.fields import Fields
 
@@ -25,7 +35,7 @@ if TYPE_CHECKING:
     from confide.attestation.attester import Attester
     from confide.attestation.key_material import ServiceIdentity
 
-__all__ = ["ANSWER_PATH", "REQUEST_PATH", "Unlocking"]
+__all__ = ["Unlocking"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,10 +43,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-REQUEST_PATH: Final = "/.well-known/confide/release"
-ANSWER_PATH: Final = "/confide/release"
-CONTENT_TYPE: Final = b"application/confide-release"
-EVIDENCE_TYPE: Final = b"application/confide-evidence"
 BODY_SECONDS: Final = 10.0
 
 
@@ -44,7 +50,7 @@ class Unlocking:
     """Waits for the secrets in ``pins`` (name to the 32-byte public key of the owner who alone may supply it).
 
     ``service``, ``manifest`` and ``attester`` go into evidence. ``on_released`` is called in the event loop with what an
-    owner has sent; if it raises, the owner is told nothing. A name with a lease stays awaited, so that it can be
+    owner has sent and takes all of it or, by raising, nothing; then it is erased and the owner is told nothing. A name with a lease stays awaited, so that it can be
     renewed; one without is done with.
     """
 
@@ -108,37 +114,42 @@ class Unlocking:
         try:
             status, content_type, body = await self._answer(scope, receive)
         except Exception as error:  # noqa: BLE001 - whatever went wrong in here, the host learns a status and no more
-            status, content_type, body = _status(error), b"", b""
+            status, content_type, body = _status(error), "", b""
         headers = [(b"cache-control", b"no-store"), (b"content-length", str(len(body)).encode())]
         if content_type:
-            headers.append((b"content-type", content_type))
+            headers.append((b"content-type", content_type.encode()))
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
         if not self._awaited:
-            return 404, b"", b""
+            return 404, "", b""
         path, method = scope.get("path"), scope.get("method")
         if path == REQUEST_PATH and method == "GET":
             rows = [[name, self._pins[name]] for name in sorted(self._awaited)]
             return 200, CONTENT_TYPE, cbor.encode({"v": 1, "tenant": self._service.id, "awaited": rows})
         if method != "POST" or path not in {REQUEST_PATH, ANSWER_PATH}:
-            return 400, b"", b""
+            return 400, "", b""
         given = [value for name, value in scope["headers"] if name.lower() == b"content-type"]
-        if given != [CONTENT_TYPE]:
-            return 400, b"", b""
+        if given != [CONTENT_TYPE.encode()]:
+            return 400, "", b""
         if path == REQUEST_PATH:
             owner, request = _read_request(await _body(receive, MAX_REQUEST))
             receiver = self._receivers.get(owner)
             if receiver is None or not self._awaited.issuperset(secret.name for secret in request.secrets):
-                return 400, b"", b""
+                return 400, "", b""
             # The device and the key pair take milliseconds to seconds, in which the loop must not stand still.
             return 200, EVIDENCE_TYPE, await asyncio.to_thread(receiver.answer, request)
         answer = Wrapped.decode(await _body(receive, MAX_ANSWER))
         released = await self._accept(answer)
-        if not self._awaited.issuperset(name.name for name in released.secrets):
-            raise BrokerError("conflict", "another answer has brought one of these secrets already")
-        self._on_released(released)
+        try:
+            if not self._awaited.issuperset(name.name for name in released.secrets):
+                raise BrokerError("conflict", "another answer has brought one of these secrets already")
+            self._on_released(released)
+        except BaseException:
+            for secret in released.secrets.values():
+                secret.erase()
+            raise
         for name in released.secrets:
             self._missing.discard(name.name)
             if not released.lease:

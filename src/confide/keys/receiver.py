@@ -91,6 +91,7 @@ class Receiver:
         self._wall_clock = wall_clock
         self._random = random
         self._epoch = 0
+        self._closed = False
         self._pending: OrderedDict[bytes, _Pending] = OrderedDict()
         self._lock = threading.Lock()
         self._device = threading.Lock()
@@ -146,6 +147,9 @@ class Receiver:
         ).encode()
         pending = _Pending(request, kid(material), private, receipt, self._monotonic() + LIFETIME)
         with self._lock:
+            if self._closed:
+                private.erase()
+                raise BrokerError("not_found", "no secret is waited for any more")
             self._expire()
             self._pending[nonce] = pending
             while len(self._pending) > MAX_PENDING:
@@ -169,8 +173,11 @@ class Receiver:
             plaintext = self._open(answer, pending)
         except ConfideError:
             with self._lock:
-                self._pending[answer.nonce] = pending  # Nothing authenticated, so nothing is spent.
-                self._pending.move_to_end(answer.nonce, last=False)
+                if self._closed:
+                    pending.private.erase()
+                else:
+                    self._pending[answer.nonce] = pending  # Nothing authenticated, so nothing is spent.
+                    self._pending.move_to_end(answer.nonce, last=False)
             raise
         pending.private.erase()
         try:
@@ -214,6 +221,7 @@ class Receiver:
     def close(self) -> None:
         """Erase every private key; pending requests can no longer be answered."""
         with self._lock:
+            self._closed = True
             for pending in self._pending.values():
                 pending.private.erase()
             self._pending.clear()

@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     from confide.crypto.signing import SigningKey
 
 __all__ = [
+    "ANSWER_PATH",
     "CHALLENGE_BYTES",
+    "CONTENT_TYPE",
     "DEFAULT_LEASE",
+    "EVIDENCE_TYPE",
     "MAX_ANSWER",
     "MAX_REQUEST",
     "PURPOSE",
+    "REQUEST_PATH",
     "Admission",
     "ReleaseRequest",
     "SecretName",
@@ -49,6 +53,10 @@ __all__ = [
 ]
 
 PURPOSE: Final = "release"
+REQUEST_PATH: Final = "/.well-known/confide/release"
+ANSWER_PATH: Final = "/confide/release"
+CONTENT_TYPE: Final = "application/confide-release"
+EVIDENCE_TYPE: Final = "application/confide-evidence"
 CHALLENGE_BYTES: Final = 32
 MAX_SECRETS: Final = 32
 MAX_SECRET: Final = 64 * 1024

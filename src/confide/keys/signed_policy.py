@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -97,7 +98,7 @@ def commitment(salt: bytes, secret: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
+class Statement(ABC):
     """What every statement says: who, to which store, and which in the row of statements about its subject."""
 
     kind: ClassVar[str]
@@ -107,16 +108,18 @@ class Statement:
     serial: int
 
     @property
+    @abstractmethod
     def subject(self) -> str:
         """What the statement is about; serials rise strictly per owner and subject."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _body(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """What this kind of statement says further."""
 
     @classmethod
+    @abstractmethod
     def _from_body(cls, head: _Head, fields: Fields) -> Self:
-        raise NotImplementedError
+        """Read what ``_body`` gives."""
 
     def encode(self) -> bytes:
         """Deterministic CBOR of the statement, the payload that is signed."""

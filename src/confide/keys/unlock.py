@@ -30,7 +30,17 @@ from confide.errors import (
     MalformedError,
     NotAcceptable,
 )
-from confide.keys.release import CHALLENGE_BYTES, ReleaseRequest, SecretName, admit, wrap
+from confide.keys.release import (
+    ANSWER_PATH,
+    CHALLENGE_BYTES,
+    CONTENT_TYPE,
+    EVIDENCE_TYPE,
+    REQUEST_PATH,
+    ReleaseRequest,
+    SecretName,
+    admit,
+    wrap,
+)
 from confide.wire import cbor
 from confide.wire.fields import Fields
 
@@ -43,20 +53,12 @@ if TYPE_CHECKING:
     from confide.keys.identity import Identity
 
 __all__ = [
-    "ANSWER_PATH",
-    "CONTENT_TYPE",
-    "EVIDENCE_TYPE",
-    "REQUEST_PATH",
     "Awaited",
     "UnlockResult",
     "awaited",
     "unlock",
 ]
 
-REQUEST_PATH: Final = "/.well-known/confide/release"
-ANSWER_PATH: Final = "/confide/release"
-CONTENT_TYPE: Final = "application/confide-release"
-EVIDENCE_TYPE: Final = "application/confide-evidence"
 DEADLINE: Final = 60.0
 MAX_AWAITED: Final = 64 * 1024
 
@@ -119,16 +121,16 @@ def unlock(
             at=clock(),
             age=timedelta(seconds=max(0.0, monotonic() - left)),
         )
-        answer = wrap(admission, secrets, lease=lease, signer=identity.key)
         material = admission.result.key_material
+        if material is None:
+            raise NotAcceptable("channel", "the evidence vouches for no key", stage="release")
+        answer = wrap(admission, secrets, lease=lease, signer=identity.key)
         try:
             acknowledgement = server.post(
                 ANSWER_PATH, answer.encode(), content_type=CONTENT_TYPE, max_bytes=signing.SIGNATURE_BYTES
             )
         except ChannelError as error:
             raise _unknown(error.message) from None
-    if material is None:
-        raise _unknown("there is no key to check the acknowledgement with")
     try:
         signing.verify(material.receipt_key, acknowledgement, answer.accepted_message)
     except ConfideError:
