@@ -55,6 +55,7 @@ def test_kb_18_the_story_through_a_real_enclave_leaves_no_secret_outside(
     name = SecretName("canary-name", 1)
     model = Enclave(chip)
     options: dict[str, Any] = {
+        "tee": "simulated",
         "simulator_directory": installed,
         "state_directory": tmp_path / "state",
         "storage": storage,
@@ -108,6 +109,7 @@ def test_sea_02_another_measurement_cannot_open_the_database(installed: Path, tm
     storage = tmp_path / "storage"
     storage.mkdir(mode=0o700)
     options: dict[str, Any] = {
+        "tee": "simulated",
         "simulator_directory": installed,
         "state_directory": tmp_path / "state",
         "storage": storage,
@@ -135,7 +137,11 @@ def test_clients_work_the_same_over_an_asynchronous_channel(installed: Path, tmp
             assert (await broker.list(owner))["serials"] == {"key/weights": 1}
 
     with Launched.launch(
-        service, simulator_directory=installed, state_directory=tmp_path / "state", storage=storage
+        service,
+        tee="simulated",
+        simulator_directory=installed,
+        state_directory=tmp_path / "state",
+        storage=storage,
     ) as enclave:
         asyncio.run(story(enclave.url))
 
@@ -184,7 +190,11 @@ def test_kb_06_an_enclave_fetches_its_key_by_itself_renews_it_and_ends_when_it_i
     code.mkdir()
     (code / "keyed_app.py").write_text(APP)
     (tmp_path / "storage").mkdir(mode=0o700)
-    places: dict[str, Any] = {"simulator_directory": installed, "state_directory": tmp_path / "state"}
+    places: dict[str, Any] = {
+        "tee": "simulated",
+        "simulator_directory": installed,
+        "state_directory": tmp_path / "state",
+    }
     with Launched.launch(broker_service, storage=tmp_path / "storage", **places) as broker_enclave:
         service = Application(
             "keyed_app:app",
