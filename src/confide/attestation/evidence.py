@@ -16,10 +16,22 @@ from confide.errors import MalformedError
 from confide.wire import cbor
 from confide.wire.fields import Fields
 
-__all__ = ["COLLECTION_TYPE", "MAX_BUNDLE", "Endorsements", "Evidence", "EvidencePart", "is_bundle"]
+__all__ = [
+    "COLLECTION_TYPE",
+    "ENDORSEMENTS_TYPE",
+    "MAX_BUNDLE",
+    "MAX_ENDORSEMENTS",
+    "Endorsements",
+    "Evidence",
+    "EvidencePart",
+    "is_bundle",
+    "is_endorsements",
+]
 
 COLLECTION_TYPE: Final = "2.25.237816391168144612592645254221675215938"
+ENDORSEMENTS_TYPE: Final = "2.25.52373543598585017472823962970512220301"
 MAX_BUNDLE: Final = 256 * 1024
+MAX_ENDORSEMENTS: Final = 1024 * 1024
 MAX_PART: Final = 64 * 1024
 MAX_DEVICES: Final = 16
 MAX_CERTIFICATES: Final = 32
@@ -37,6 +49,7 @@ _EVIDENCE: Final = 1 << 2
 
 _TYPE_KEY: Final = "__cmwc_t"
 _TYPE_ENTRY: Final = cbor.encode(_TYPE_KEY) + cbor.encode(COLLECTION_TYPE)
+_ENDORSEMENTS_ENTRY: Final = cbor.encode(_TYPE_KEY) + cbor.encode(ENDORSEMENTS_TYPE)
 _VENDOR: Final = "application/vnd.confide."
 _KEY_MATERIAL: Final = _VENDOR + "key-material"
 _PROOF: Final = _VENDOR + "nonce-proof"
@@ -73,6 +86,25 @@ class Endorsements:
             tuple(dict.fromkeys(self.documents + other.documents)),
         )
 
+    def encode(self) -> bytes:
+        """A file of endorsements alone: a CMW collection of its own type. ``malformed`` if there is nothing in it, or if a
+        part is beyond the limits that ``decode`` enforces.
+        """
+        data = cbor.encode({_TYPE_KEY: ENDORSEMENTS_TYPE, "endorsements": _collections(self)})
+        self.decode(data)
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """Read what ``encode`` writes; ``malformed`` for every other encoding of it. At most 1 MiB."""
+        what = "file of endorsements"
+        fields = Fields(cbor.decode(data, what=what, max_size=MAX_ENDORSEMENTS, max_depth=6), what)
+        if fields.text(_TYPE_KEY) != ENDORSEMENTS_TYPE:
+            raise MalformedError("unknown_format", "the CMW collection is no file of endorsements of confide")
+        read = _read_endorsements(fields.mapping("endorsements"))
+        fields.end()
+        return cls(read.certificates, read.crls, read.documents)
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -98,14 +130,8 @@ class Evidence:
             collection["nonce-proof"] = [_PROOF, self.proof.encode(), _EVIDENCE]
         if self.manifest is not None:
             collection["manifest"] = [_MANIFEST, self.manifest, _EVIDENCE]
-        stapled = {
-            "certificates": [[_CERTIFICATE, der, _ENDORSEMENT] for der in self.endorsements.certificates],
-            "crls": [[_CRL, der, _ENDORSEMENT] for der in self.endorsements.crls],
-            "documents": [_part(part, _ENDORSEMENT) for part in self.endorsements.documents],
-        }
-        # A CMW collection must not be empty, so that what there is none of is left out.
-        if any(stapled.values()):
-            collection["endorsements"] = {name: _numbered(items) for name, items in stapled.items() if items}
+        if stapled := _collections(self.endorsements):
+            collection["endorsements"] = stapled
         data = cbor.encode(collection)
         self.decode(data)
         return data
@@ -140,6 +166,21 @@ def is_bundle(data: bytes) -> bool:
     The type is the first entry of every bundle: the other labels are longer than its key, or sort after it.
     """
     return data[1 : 1 + len(_TYPE_ENTRY)] == _TYPE_ENTRY
+
+
+def is_endorsements(data: bytes) -> bool:
+    """Whether bytes begin like a file of endorsements, for telling formats apart; nothing is checked."""
+    return data[1 : 1 + len(_ENDORSEMENTS_ENTRY)] == _ENDORSEMENTS_ENTRY
+
+
+def _collections(endorsements: Endorsements) -> dict[str, dict[int, Any]]:
+    """A CMW collection must not be empty, so that what there is none of is left out."""
+    stapled = {
+        "certificates": [[_CERTIFICATE, der, _ENDORSEMENT] for der in endorsements.certificates],
+        "crls": [[_CRL, der, _ENDORSEMENT] for der in endorsements.crls],
+        "documents": [_part(part, _ENDORSEMENT) for part in endorsements.documents],
+    }
+    return {name: _numbered(items) for name, items in stapled.items() if items}
 
 
 def _numbered(items: list[Any]) -> dict[int, Any]:
