@@ -156,7 +156,7 @@ def test_a_service_counts_only_under_a_pinned_measurement() -> None:
     assert code(text) == "not_acceptable.unmeasured_runtime"
 
 
-@pytest.mark.parametrize("tee", [tee for tee in schemes.KNOWN if tee != "snp"])
+@pytest.mark.parametrize("tee", [tee for tee in schemes.PACKAGES if tee != "snp"])
 def test_a_tee_of_a_later_version_is_refused_by_name(tee: str) -> None:
     for text in (
         GOOD + f"[reference.{tee}]\nx = 1\n",

@@ -27,7 +27,7 @@ class PlatformEvidence:
 
 @runtime_checkable
 class Attester(Protocol):
-    """A TEE's device, seen from inside. Both calls may take milliseconds to seconds and are not re-entrant."""
+    """A TEE's device, seen from inside. Calls may take milliseconds to seconds and are not re-entrant."""
 
     def attest(self, report_data: bytes) -> PlatformEvidence:
         """Evidence over exactly these 64 bytes. Raises ``enclave`` errors if the device fails."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-__all__ = ["Check", "Claims", "authenticated"]
+__all__ = ["Check", "Claims", "Voucher", "authenticated"]
 
 _WITNESS = object()
 
@@ -33,12 +33,22 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class Voucher:
+    """One key of the chain under evidence: a name for people, and SHA-256 of its SubjectPublicKeyInfo."""
+
+    name: str
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Claims:
     """Authenticated facts about one TEE.
 
-    ``report_data`` is what the guest put into the report (64 bytes for SNP, TDX, SGX), ``measurements`` the registers by
-    the vendor's names, ``details`` the TEE's own typed facts, ``checks`` the steps that ran, ``expires`` the first time at
-    which one of the certificates or CRLs used is no longer valid.
+    ``report_data`` is what the guest put into the report (64 bytes for SNP, TDX, SGX; Nitro's user data, a TPM's qualifying
+    data, the nonce of a GPU or a token), ``measurements`` the registers by the vendor's names, ``details`` the TEE's own
+    typed facts, ``checks`` the steps that ran, ``expires`` the first time at which one of the certificates or CRLs used is
+    no longer valid, ``chain`` who vouches, from the key that signed the evidence up to the trusted root. ``unproven`` says
+    which layouts of this evidence have never been seen in a sample of real hardware.
     """
 
     tee: str
@@ -48,6 +58,8 @@ class Claims:
     details: object
     checks: tuple[Check, ...]
     expires: datetime
+    chain: tuple[Voucher, ...]
+    unproven: tuple[str, ...]
     witness: InitVar[object]
 
     def __post_init__(self, witness: object) -> None:
@@ -69,6 +81,10 @@ def authenticated(
     details: object,
     checks: tuple[Check, ...],
     expires: datetime,
+    chain: tuple[Voucher, ...] = (),
+    unproven: tuple[str, ...] = (),
 ) -> Claims:
     """Claims over evidence whose every check has passed; only a TEE's ``authenticate`` may say so."""
-    return Claims(tee, simulated, report_data, measurements, details, checks, expires, _WITNESS)
+    return Claims(
+        tee, simulated, report_data, measurements, details, checks, expires, chain, unproven, _WITNESS
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 from confide.attestation import schemes
 from confide.errors import ConfigurationError, NotAcceptable
@@ -71,7 +71,9 @@ class AppraisalPolicy:
         object.__setattr__(self, "reference", MappingProxyType(dict(self.reference)))
         if not self.tees or set(self.tees) != set(self.reference):
             raise _empty("the policy does not pin a measurement for each TEE that it admits")
-        if self.service is not None and not all(table.measured for table in self.reference.values()):
+        if self.service is not None and not all(
+            table.measured for tee, table in self.reference.items() if tee != "nvidia"
+        ):
             raise NotAcceptable(
                 "unmeasured_runtime",
                 "[service] names a manifest, but a platform whose measurement is ANY can claim every manifest",
@@ -155,6 +157,17 @@ class AppraisalPolicy:
         )
         fields.end()
         return policy
+
+    @property
+    def devices(self) -> Mapping[str, schemes.DeviceReference]:
+        """The tables of the devices that the policy names beside TEEs of CPUs."""
+        if not any(tee in schemes.CPU for tee in self.tees):
+            return {}
+        return {
+            tee: cast("schemes.DeviceReference", table)
+            for tee, table in self.reference.items()
+            if tee in schemes.DEVICES
+        }
 
     @property
     def digest(self) -> bytes:

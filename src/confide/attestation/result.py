@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AttestationResult",
+    "Binding",
     "Freshness",
+    "Part",
     "Tier",
     "Vector",
     "accepted",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 Freshness = Literal["fresh", "claimed", "not checked"]
+Binding = Literal["bound", "unproven"]
 Verdict = Literal["not_genuine", "not_acceptable", "undecided"]
 
 
@@ -94,6 +97,26 @@ class Vector:
 _CLAIMS = tuple(field.name for field in fields(Vector))
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A device that was verified beside the platform, in the order of the bundle.
+
+    ``binding`` is ``bound`` where its evidence is seen to belong to the platform's: a vTPM whose key the platform's report
+    names, a GPU whose nonce comes from the keys that the platform vouches for. Even that does not show that the GPU sits in
+    the same machine; nothing does before TDISP.
+    """
+
+    tee: str
+    claims: Claims
+    vector: Vector
+    binding: Binding
+
+    @property
+    def tier(self) -> Tier:
+        """The worst tier among the device's claims."""
+        return self.vector.tier
+
+
 _WITNESS = object()
 
 
@@ -101,6 +124,7 @@ _WITNESS = object()
 class AttestationResult:
     """Evidence that is genuine and acceptable under one policy at one time.
 
+    ``claims`` and ``vector`` are the platform's, ``parts`` its devices; ``tier`` is the worst of all of them.
     ``reasons`` are notes that a person should see (wildcards, revocation not checked, simulation). ``age`` is measured on
     the verifier's clock when ``freshness`` is ``fresh``, and only the enclave's claim when it is ``claimed``.
     ``key_material`` and ``kid`` are None where the report was not seen to vouch for a key (``freshness`` is ``not checked``).
@@ -119,6 +143,7 @@ class AttestationResult:
     age: timedelta | None
     policy_digest: bytes
     verified_at: datetime
+    parts: tuple[Part, ...]
     witness: InitVar[object]
 
     def __post_init__(self, witness: object) -> None:
@@ -132,6 +157,11 @@ class AttestationResult:
         """Always ``accepted``: everything else is an exception."""
         return "accepted"
 
+    @property
+    def expires(self) -> datetime:
+        """The first time at which something that was used is no longer valid."""
+        return min((self.claims.expires, *(part.claims.expires for part in self.parts)))
+
     def to_json(self) -> dict[str, object]:
         """The result for machines: JSON values only, byte strings as lower-case hex."""
         return {
@@ -140,19 +170,37 @@ class AttestationResult:
             "simulated": self.simulated,
             "tier": self.tier.name.lower(),
             "reasons": [_reason_json(reason) for reason in self.reasons],
-            "claims": dict(schemes.scheme(self.tee).appraise.describe(self.claims)),
-            "vector": self.vector.to_json(),
-            "checks": [
-                {"name": check.name, "outcome": check.outcome, "detail": check.detail}
-                for check in self.claims.checks
+            **_verified_json(self.claims, self.vector),
+            "parts": [
+                {
+                    "tee": part.tee,
+                    "simulated": part.claims.simulated,
+                    "tier": part.tier.name.lower(),
+                    "binding": part.binding,
+                    **_verified_json(part.claims, part.vector),
+                }
+                for part in self.parts
             ],
             "freshness": self.freshness,
             "age_seconds": None if self.age is None else self.age.total_seconds(),
             "kid": None if self.kid is None else self.kid.hex(),
-            "expires": self.claims.expires.isoformat(),
+            "expires": self.expires.isoformat(),
             "policy_digest": self.policy_digest.hex(),
             "verified_at": self.verified_at.isoformat(),
         }
+
+
+def _verified_json(claims: Claims, vector: Vector) -> dict[str, object]:
+    return {
+        "claims": dict(schemes.scheme(claims.tee).appraise.describe(claims)),
+        "vector": vector.to_json(),
+        "checks": [
+            {"name": check.name, "outcome": check.outcome, "detail": check.detail} for check in claims.checks
+        ],
+        "vouched_by": [
+            {"name": voucher.name, "spki_sha256": voucher.fingerprint.hex()} for voucher in claims.chain
+        ],
+    }
 
 
 def accepted(
@@ -167,12 +215,13 @@ def accepted(
     age: timedelta | None,
     policy_digest: bytes,
     verified_at: datetime,
+    parts: tuple[Part, ...] = (),
 ) -> AttestationResult:
     """A result over claims that passed a policy; only the Verifier may say so."""
     return AttestationResult(
         tee=claims.tee,
-        simulated=claims.simulated,
-        tier=vector.tier,
+        simulated=claims.simulated or any(part.claims.simulated for part in parts),
+        tier=max((vector.tier, *(part.tier for part in parts))),
         vector=vector,
         reasons=notes,
         claims=claims,
@@ -183,6 +232,7 @@ def accepted(
         age=age,
         policy_digest=policy_digest,
         verified_at=verified_at,
+        parts=parts,
         witness=_WITNESS,
     )
 

@@ -24,10 +24,18 @@ if TYPE_CHECKING:
     from confide.attestation.result import Vector
     from confide.errors import Reason
 
-__all__ = ["KNOWN", "PACKAGES", "Reference", "Scheme", "configured", "scheme"]
+__all__ = ["CPU", "DEVICES", "PACKAGES", "DeviceReference", "Reference", "Scheme", "configured", "scheme"]
 
-KNOWN = ("snp", "tdx", "sgx", "nitro", "tpm", "nvidia")
-PACKAGES: Mapping[str, str] = {"snp": "confide.tees.snp"}
+CPU = ("snp", "tdx", "sgx", "nitro")
+"""The TEEs that protect a whole program's memory."""
+
+DEVICES = ("tpm", "nvidia")
+"""What is attached to one of them, and proves little alone."""
+
+PACKAGES: Mapping[str, str] = {
+    **{tee: f"confide.tees.{tee}" for tee in (*CPU, *DEVICES)},
+    "token": "confide.attestation.tokens",
+}
 
 
 class Reference(Protocol):
@@ -39,7 +47,27 @@ class Reference(Protocol):
 
     @property
     def wildcards(self) -> tuple[str, ...]:
-        """The names of the values that are spelled ``ANY``."""
+        """The names of the values that are spelled ``ANY``, or that the table leaves open."""
+
+    @property
+    def anchors(self) -> tuple[TrustAnchor, ...]:
+        """What the table itself makes trusted, beside the vendor's pinned roots; usually nothing."""
+
+
+class DeviceReference(Reference, Protocol):
+    """What the table of a device says besides."""
+
+    @property
+    def required(self) -> bool:
+        """Whether evidence of a CPU's TEE without this device is refused."""
+
+    @property
+    def count(self) -> int | None:
+        """How many of these devices there must be, exactly; None for any number."""
+
+    @property
+    def require_binding(self) -> bool:
+        """Whether the device's evidence must be seen to belong to the platform's."""
 
 
 class _Authenticate(Protocol):
@@ -51,6 +79,19 @@ class _Authenticate(Protocol):
         anchors: tuple[TrustAnchor, ...],
         at: datetime,
         require_revocation: bool,
+    ) -> Claims: ...
+
+
+class _AuthenticateDevice(Protocol):
+    def authenticate(
+        self,
+        data: bytes,
+        *,
+        endorsements: Endorsements,
+        anchors: tuple[TrustAnchor, ...],
+        at: datetime,
+        require_revocation: bool,
+        platform: Claims | None,
     ) -> Claims: ...
 
 
@@ -80,6 +121,11 @@ class Scheme:
         return cast("_Authenticate", importlib.import_module(f"{self.package}.authenticate"))
 
     @property
+    def authenticate_device(self) -> _AuthenticateDevice:
+        """The same module for one of ``DEVICES``, which is also told what it is attached to."""
+        return cast("_AuthenticateDevice", importlib.import_module(f"{self.package}.authenticate"))
+
+    @property
     def appraise(self) -> _Appraise:
         """The module that answers: is it mine?"""
         return cast("_Appraise", importlib.import_module(f"{self.package}.appraise"))
@@ -94,12 +140,9 @@ def scheme(tee: str) -> Scheme:
     """The scheme for a format named in evidence; ``malformed.unknown_format`` for every other."""
     package = PACKAGES.get(tee)
     if package is None:
-        message = (
-            "evidence of this TEE is not supported in this version"
-            if tee in KNOWN
-            else "unknown evidence format"
+        raise MalformedError(
+            "unknown_format", "unknown evidence format", hint=f"supported: {', '.join(PACKAGES)}"
         )
-        raise MalformedError("unknown_format", message, hint=f"supported: {', '.join(PACKAGES)}")
     return Scheme(tee, package)
 
 
@@ -107,10 +150,7 @@ def configured(tee: str) -> Scheme:
     """The scheme for a TEE named in a policy; ``configuration.tee`` for every other."""
     package = PACKAGES.get(tee)
     if package is None:
-        message = (
-            f"the TEE {tee} is not supported in this version"
-            if tee in KNOWN
-            else "the policy names an unknown TEE"
+        raise ConfigurationError(
+            "tee", "the policy names an unknown TEE", hint=f"supported: {', '.join(PACKAGES)}"
         )
-        raise ConfigurationError("tee", message, hint=f"supported: {', '.join(PACKAGES)}")
     return Scheme(tee, package)

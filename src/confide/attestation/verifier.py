@@ -7,14 +7,14 @@ of threads.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from confide.attestation import binding, result, schemes
+from confide.attestation import binding, result, schemes, vouching
 from confide.attestation.evidence import Endorsements, Evidence
 from confide.attestation.key_material import KeyMaterial, kid
+from confide.attestation.vouching import Asked
 from confide.errors import (
     AttestationError,
     ConfideError,
@@ -29,29 +29,15 @@ if TYPE_CHECKING:
 
     from confide.attestation.anchors import TrustAnchor
     from confide.attestation.claims import Claims
-    from confide.attestation.policy import AppraisalPolicy, ServicePolicy
-    from confide.attestation.result import AttestationResult, Freshness, Vector
+    from confide.attestation.evidence import EvidencePart
+    from confide.attestation.policy import AppraisalPolicy
+    from confide.attestation.result import AttestationResult, Binding, Vector
 
 __all__ = ["Verifier"]
 
 _T = TypeVar("_T")
 
-# How far a cached bundle may claim to come from the future, and how long its key lives on after its lifetime.
-CLOCK_SKEW: Final = timedelta(minutes=5)
-OVERLAP: Final = timedelta(seconds=60)
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the caller of one verification states."""
-
-    at: datetime
-    nonce: bytes | None
-    age: timedelta | None
-    purpose: str | None
-    audience: str | None
-    report_data: bytes | None
-    cached: bool
+MAX_REPORT_DATA: Final = 1024
 
 
 class Verifier:
@@ -101,44 +87,102 @@ class Verifier:
         ``report_data`` asks for exactly these 64 bytes. ``evidence`` as bytes is a bundle.
 
         1. Parse the bundle, its key material and its proof.
-        2. Find the scheme of the platform's format; devices that no scheme covers are refused.
-        3. Collect the trust anchors: the vendor's pinned ones and the caller's. None: refused.
-        4. Authenticate (signature, chain, validity, revocation, TCB and identity, by the TEE's own numbered list).
-        5. Appraise: TEE admitted, simulation consented, the TEE's reference values.
+        2. Find the scheme of the platform's format and of each device's; any other format is refused.
+        3. Collect the trust anchors: the vendor's pinned ones, the caller's, and what the policy pins. None: refused.
+        4. Authenticate (signature, chain, validity, revocation, TCB and identity, by the TEE's own numbered list), the
+           platform first; its claims are what a vTPM's key is trusted for.
+        5. Appraise each part: TEE admitted, simulation consented, the TEE's reference values, the devices complete.
         6. Service, purpose, audience, manifest.
-        7. Binding: all 64 bytes of report data; the nonce and its age.
+        7. Binding: all of the report data; the nonce and its age; what the devices' evidence is bound to.
         8. Every finding of 5 to 7 is raised together, or the result is made.
 
-        Raises MalformedError (1, 2, 4), NotGenuine (3, 4), EndorsementsMissing (4), NotAcceptable (8), and
+        Raises MalformedError (1, 2, 4), NotGenuine (3, 4), EndorsementsMissing (4, 5), NotAcceptable (8), and
         ``attestation.internal`` if a check itself fails to run: what was not checked has not passed.
         """
-        asked = _Asked(_aware(at), _nonce(nonce), age, purpose, audience, _report_data(report_data), cached)
+        asked = Asked(_aware(at), _nonce(nonce), age, purpose, audience, _report_data(report_data), cached)
         return _fail_closed(lambda: self._verify(evidence, asked))
 
-    def _verify(self, given: Evidence | bytes, asked: _Asked) -> AttestationResult:
+    def _verify(self, given: Evidence | bytes, asked: Asked) -> AttestationResult:
         evidence = given if isinstance(given, Evidence) else Evidence.decode(given)
         material = None if evidence.key_material is None else KeyMaterial.decode(evidence.key_material)
-        scheme = schemes.scheme(evidence.platform.format)
-        if evidence.devices:
-            raise MalformedError("unknown_format", "evidence of devices is not supported in this version")
-        anchors = (*scheme.endorse.anchors(), *(a for a in self._extra_anchors if a.tee == scheme.tee))
-        if not any(anchor.certificates for anchor in anchors):
+        _check_formats(evidence)
+        # Merged once for all parts.
+        evidence = replace(evidence, endorsements=evidence.endorsements.merge(self._endorsements))
+        platform = self._authenticate(evidence.platform, evidence.endorsements, asked, platform=None)
+        devices = [
+            self._authenticate(part, evidence.endorsements, asked, platform=platform)
+            for part in evidence.devices
+        ]
+        every = (platform, *devices)
+        found: list[Reason] = []
+        for claims in every:
+            found += self._appraise(claims)
+        found += self._complete(platform, devices)
+        found += vouching.service(self._policy.service, evidence, material, asked)
+        carrier = next(
+            (claims for claims in devices if claims.tee == "tpm"),
+            platform,
+        )
+        bound, refused = vouching.bind(carrier, evidence, material, self._policy.service, asked)
+        found += refused
+        found += vouching.too_old(self._policy.max_age, bound.freshness, bound.age)
+        bindings = [_device_binding(claims, bound.root) for claims in devices]
+        for claims, belongs in zip(devices, bindings, strict=True):
+            found += self._bound(claims, belongs)
+        result.raise_unacceptable(found)
+        if bound.freshness == "not checked":
+            material = None  # The report does not vouch for it.
+        return result.accepted(
+            vector=self._vector(platform),
+            notes=tuple(note for claims in every for note in self._notes(claims))
+            + _composite_notes(devices, bindings, bound.freshness),
+            claims=platform,
+            key_material=material,
+            kid=None if material is None or evidence.key_material is None else kid(evidence.key_material),
+            evidence=evidence,
+            freshness=bound.freshness,
+            age=bound.age,
+            policy_digest=self._policy.digest,
+            verified_at=asked.at,
+            parts=tuple(
+                result.Part(claims.tee, claims, self._vector(claims), belongs)
+                for claims, belongs in zip(devices, bindings, strict=True)
+            ),
+        )
+
+    def _authenticate(
+        self, part: EvidencePart, endorsements: Endorsements, asked: Asked, *, platform: Claims | None
+    ) -> Claims:
+        """Steps 3 and 4 for one part."""
+        scheme = schemes.scheme(part.format)
+        reference = self._policy.reference.get(scheme.tee)
+        anchors = (
+            *scheme.endorse.anchors(),
+            *(anchor for anchor in self._extra_anchors if anchor.tee == scheme.tee),
+            *(() if reference is None else reference.anchors),
+        )
+        if not any(anchor.certificates or anchor.keys for anchor in anchors) and platform is None:
             raise NotGenuine("no_trusted_roots", "there is no trusted root for this TEE", stage="chain")
-        claims = scheme.authenticate.authenticate(
-            evidence.platform.data,
-            endorsements=evidence.endorsements.merge(self._endorsements),
+        if scheme.tee in schemes.DEVICES:
+            return scheme.authenticate_device.authenticate(
+                part.data,
+                endorsements=endorsements,
+                anchors=anchors,
+                at=asked.at,
+                require_revocation=self._policy.require_revocation,
+                platform=platform,
+            )
+        return scheme.authenticate.authenticate(
+            part.data,
+            endorsements=endorsements,
             anchors=anchors,
             at=asked.at,
             require_revocation=self._policy.require_revocation,
         )
-        reference = self._policy.reference.get(claims.tee)
+
+    def _appraise(self, claims: Claims) -> list[Reason]:
+        """Step 5 for one part."""
         found: list[Reason] = []
-        if reference is None:
-            found.append(
-                result.unacceptable(
-                    "tee", "the policy does not admit this TEE", hint="add it to `tees` if you mean to"
-                )
-            )
         if claims.simulated and not self._allow_simulated:
             found.append(
                 result.unacceptable(
@@ -147,29 +191,91 @@ class Verifier:
                     hint="for a test or demo pass `allow_simulated=True` beside the simulator's anchor",
                 )
             )
-        if reference is not None:
-            found += scheme.appraise.appraise(claims, reference, self._policy)
-        found += _service(self._policy.service, evidence, material, asked)
-        freshness, age, bound = _binding(claims, evidence, material, self._policy.service, asked)
-        found += bound
-        found += _age(self._policy.max_age, freshness, age)
-        result.raise_unacceptable(found)
-        if reference is None:  # Already raised above; a policy table is needed from here on.
+        reference = self._policy.reference.get(claims.tee)
+        if reference is None:
+            found.insert(
+                0,
+                result.unacceptable(
+                    "tee",
+                    f"the policy does not admit this TEE: {claims.tee}",
+                    hint=f'add "{claims.tee}" to `tees`, with a [reference.{claims.tee}] table, if you mean to',
+                ),
+            )
+            return found
+        return [*found, *schemes.scheme(claims.tee).appraise.appraise(claims, reference, self._policy)]
+
+    def _complete(self, platform: Claims, devices: list[Claims]) -> list[Reason]:
+        """Step 5 for the whole: no device is missing, alone, or there twice."""
+        found: list[Reason] = []
+
+        def refuse(leaf: str, message: str, hint: str = "") -> None:
+            found.append(result.unacceptable(leaf, message, hint=hint))
+
+        wants_cpu = any(tee in schemes.CPU for tee in self._policy.tees)
+        if platform.tee in schemes.DEVICES and wants_cpu:
+            refuse(
+                "tee",
+                f"the evidence is of a device alone ({platform.tee}), and the policy names TEEs of CPUs",
+                "give the CPU's evidence with it; a policy for the device alone names nothing else in `tees`",
+            )
+        for tee, reference in self._policy.devices.items():
+            if platform.tee not in schemes.CPU:
+                continue
+            there = sum(claims.tee == tee for claims in devices)
+            if not there and reference.required:
+                refuse(
+                    "tee",
+                    f"the policy asks for evidence of a device, and there is none: {tee}",
+                    f"give it with the platform's, or write `required = false` in [reference.{tee}]",
+                )
+            elif there and reference.count is not None and there != reference.count:
+                refuse("attributes", f"there are not as many devices as the policy names: {tee}")
+        signers = [claims.chain[0].fingerprint for claims in devices if claims.chain]
+        if len(set(signers)) != len(signers):
+            refuse("identity", "two reports are from one and the same device")
+        return found
+
+    def _bound(self, claims: Claims, belongs: Binding) -> list[Reason]:
+        reference = self._policy.devices.get(claims.tee)
+        if belongs == "bound" or reference is None or not reference.require_binding:
+            return []
+        return [
+            result.unacceptable(
+                "channel",
+                f"nothing shows that the device's evidence belongs to this platform: {claims.tee}",
+                hint="give the bundle and the nonce that was sent; "
+                f"`require_binding = false` in [reference.{claims.tee}] accepts it as unproven",
+                stage="binding",
+            )
+        ]
+
+    def _vector(self, claims: Claims) -> Vector:
+        reference = self._policy.reference.get(claims.tee)
+        if reference is None:
             raise AttestationError("internal", "a refused TEE was not refused")
-        if freshness == "not checked":
-            material = None  # The report does not vouch for it.
-        return result.accepted(
-            vector=_simulated(scheme.appraise.trustworthiness(claims, reference), claims),
-            notes=_notes(claims, reference, freshness),
-            claims=claims,
-            key_material=material,
-            kid=None if material is None or evidence.key_material is None else kid(evidence.key_material),
-            evidence=evidence,
-            freshness=freshness,
-            age=age,
-            policy_digest=self._policy.digest,
-            verified_at=asked.at,
-        )
+        return _simulated(schemes.scheme(claims.tee).appraise.trustworthiness(claims, reference), claims)
+
+    def _notes(self, claims: Claims) -> list[Reason]:
+        reference = self._policy.reference.get(claims.tee)
+        found = []
+        if claims.simulated:
+            found.append(
+                result.note("simulated", f"SIMULATED: no hardware protects this enclave ({claims.tee})")
+            )
+        found += [
+            result.note("wildcard", f"the policy accepts any value of `{name}` ({claims.tee})", hint="pin it")
+            for name in (() if reference is None else reference.wildcards)
+        ]
+        found += [
+            result.note("not_checked", f"{check.name}: not checked ({claims.tee})", stage="endorsement")
+            for check in claims.checks
+            if check.outcome == "not checked"
+        ]
+        found += [
+            result.note("unproven", f"unproven on real bytes: {text}", stage="parse")
+            for text in claims.unproven
+        ]
+        return found
 
 
 def _fail_closed(check: Callable[[], _T]) -> _T:
@@ -204,160 +310,9 @@ def _nonce(nonce: bytes | None) -> bytes | None:
 
 
 def _report_data(data: bytes | None) -> bytes | None:
-    if data is not None and len(data) != binding.REPORT_DATA_BYTES:
-        raise ConfigurationError(
-            "report_data", "report data is exactly 64 bytes", hint="give all of it, not a prefix"
-        )
+    if data is not None and not 1 <= len(data) <= MAX_REPORT_DATA:
+        raise ConfigurationError("report_data", f"report data is 1 to {MAX_REPORT_DATA} bytes")
     return data
-
-
-def _service(
-    policy: ServicePolicy | None, evidence: Evidence, material: KeyMaterial | None, asked: _Asked
-) -> list[Reason]:
-    """Step 6: the service, purpose and audience that the key material states, against those wanted."""
-    found: list[Reason] = []
-
-    def refuse(leaf: str, message: str, hint: str = "") -> None:
-        found.append(result.unacceptable(leaf, message, hint=hint, stage="binding"))
-
-    if asked.purpose is not None and policy is None:
-        refuse(
-            "empty_policy",
-            "the policy has no [service], which this use of evidence needs",
-            "add a [service] table",
-        )
-    if material is None:
-        if asked.purpose is not None or asked.audience is not None:
-            refuse(
-                "channel",
-                "the evidence vouches for no key",
-                "ask the enclave for a bundle, not for a raw report",
-            )
-        if policy is not None:
-            refuse(
-                "identity",
-                "the policy names a service, and the evidence does not say which service it is from",
-            )
-        return found
-    if asked.purpose is not None and material.purpose != asked.purpose:
-        refuse("purpose", "the key was attested for another purpose")
-    # Evidence made for one audience is for nobody else, also not for those who do not name themselves.
-    if (asked.audience is not None or asked.purpose is not None) and material.audience != (
-        asked.audience or ""
-    ):
-        refuse("identity", "the key was attested for another audience")
-    if policy is not None:
-        if material.service.kind != policy.kind:
-            refuse("identity", "the service is of another kind than the policy names")
-        if material.service.id != policy.id:
-            refuse(
-                "identity",
-                "the service has another id than the policy names",
-                "tenants and rooms differ in `id`",
-            )
-        if material.service.manifest not in policy.manifest:
-            refuse(
-                "measurement",
-                "the service runs another manifest than the policy names",
-                "compare the manifests, or measure the service again if it was changed on purpose",
-            )
-    if (
-        evidence.manifest is not None
-        and hashlib.sha256(evidence.manifest).digest() != material.service.manifest
-    ):
-        refuse("measurement", "the manifest in the bundle is not the one that the key material names")
-    return found
-
-
-def _binding(
-    claims: Claims,
-    evidence: Evidence,
-    material: KeyMaterial | None,
-    service: ServicePolicy | None,
-    asked: _Asked,
-) -> tuple[Freshness, timedelta | None, list[Reason]]:
-    """Step 7: report data against the key material, the nonce, and what the caller expects in it."""
-    found: list[Reason] = []
-
-    def refuse(leaf: str, message: str, hint: str = "") -> None:
-        found.append(result.unacceptable(leaf, message, hint=hint, stage="binding"))
-
-    if asked.report_data is not None and not binding.equal(asked.report_data, claims.report_data):
-        refuse("channel", "the report data is not the one asked for")
-    if asked.nonce is None and asked.purpose is not None and not asked.cached:
-        refuse(
-            "nonce_missing",
-            "no nonce was sent, so the evidence may be old",
-            "send 32 random bytes with the request",
-        )
-    key_material, proof = evidence.key_material, evidence.proof
-    if key_material is None or material is None:
-        if asked.nonce is not None:
-            refuse("nonce_missing", "the evidence answers no nonce: it carries no key material")
-        return "not checked", None, found
-    if asked.nonce is not None:
-        if proof is None:
-            refuse("nonce_missing", "the evidence answers no nonce", "ask for fresh evidence")
-            return "not checked", None, found
-        root = proof.root(binding.leaf(asked.nonce, key_material))
-        if not binding.equal(binding.report_data(root), claims.report_data):
-            # One hash covers nonce and key, so which of the two differs cannot be told; both are named.
-            refuse(
-                "nonce_mismatch",
-                "the report data does not answer this nonce for this key",
-                "ask for fresh evidence",
-            )
-            refuse("channel", "the report data does not vouch for this key under this nonce")
-            return "not checked", None, found
-        return "fresh", asked.age, found
-    if proof is not None:
-        # Without the nonce the report data cannot be made, so that anybody may have put this key material here.
-        if service is not None or asked.purpose is not None or asked.audience is not None:
-            refuse(
-                "nonce_missing",
-                "the evidence answers a nonce that was not given, so that it vouches for no service or key",
-                "give the nonce that was sent",
-            )
-        return "not checked", None, found
-    if not binding.equal(binding.report_data(binding.leaf(b"", key_material)), claims.report_data):
-        refuse("channel", "the report data does not vouch for this key")
-        return "not checked", None, found
-    age = asked.at - _time(material.issued_at)
-    if asked.purpose is not None:
-        if age < -CLOCK_SKEW:
-            refuse("from_future", "the evidence claims to have been issued in the future")
-        if age > timedelta(seconds=material.lifetime) + OVERLAP:
-            refuse("stale", "the lifetime that the key claims for itself is over", "ask for the bundle again")
-    return "claimed", age, found
-
-
-def _time(seconds: int) -> datetime:
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (OverflowError, OSError, ValueError):
-        raise MalformedError(
-            "limit_exceeded", "the time of issue in the key material is not a date"
-        ) from None
-
-
-def _age(max_age: timedelta | None, freshness: Freshness, age: timedelta | None) -> list[Reason]:
-    """The policy's ``max_age`` against an age on the verifier's own clock; a claimed age never satisfies it."""
-    if freshness == "fresh" and age is not None and age < timedelta(0):
-        return [result.unacceptable("from_future", "the age of the evidence is negative", stage="binding")]
-    if max_age is None:
-        return []
-    if freshness != "fresh":
-        message = "the policy asks for an age, and only an answer to the verifier's own nonce has one"
-        return [
-            result.unacceptable("stale", message, hint="ask for fresh evidence with a nonce", stage="binding")
-        ]
-    if age is None:
-        message = "the policy asks for an age, and the time since the nonce left was not given"
-        return [result.unacceptable("stale", message, hint="pass `age`", stage="binding")]
-    if age > max_age:
-        message = "the evidence is older than the policy admits"
-        return [result.unacceptable("stale", message, hint="ask for fresh evidence", stage="binding")]
-    return []
 
 
 def _simulated(vector: Vector, claims: Claims) -> Vector:
@@ -376,18 +331,36 @@ def _simulated(vector: Vector, claims: Claims) -> Vector:
     )
 
 
-def _notes(claims: Claims, reference: schemes.Reference, freshness: Freshness) -> tuple[Reason, ...]:
-    found = []
-    if claims.simulated:
-        found.append(result.note("simulated", "SIMULATED: no hardware protects this enclave"))
-    found += [
-        result.note("wildcard", f"the policy accepts any value of `{name}`", hint="pin it")
-        for name in reference.wildcards
-    ]
-    found += [
-        result.note("not_checked", f"{check.name}: not checked", stage="endorsement")
-        for check in claims.checks
-        if check.outcome == "not checked"
+def _check_formats(evidence: Evidence) -> None:
+    """Step 2: what may stand beside what."""
+    schemes.scheme(evidence.platform.format)
+    formats = [part.format for part in evidence.devices]
+    if any(name not in schemes.DEVICES for name in formats):
+        raise MalformedError("unknown_format", "a device's evidence is of no format known for devices")
+    if formats and evidence.platform.format not in {*schemes.CPU, "tpm"}:
+        raise MalformedError("unknown_format", "evidence of this kind stands alone, without devices")
+    if formats.count("tpm") + (evidence.platform.format == "tpm") > 1:
+        raise MalformedError("unknown_format", "the evidence has more than one TPM")
+
+
+def _device_binding(claims: Claims, root: bytes | None) -> Binding:
+    """A vTPM beside a platform is trusted through that platform or not at all; a GPU answers the nonce of the keys."""
+    if claims.tee == "tpm":
+        return "bound"
+    if root is not None and binding.equal(binding.gpu_nonce(root), claims.report_data):
+        return "bound"
+    return "unproven"
+
+
+def _composite_notes(
+    devices: list[Claims], bindings: list[Binding], freshness: result.Freshness
+) -> tuple[Reason, ...]:
+    found = [
+        result.note(
+            "binding", f"that the device belongs to this platform: unproven ({claims.tee})", stage="binding"
+        )
+        for claims, belongs in zip(devices, bindings, strict=True)
+        if belongs != "bound"
     ]
     if freshness != "fresh":
         found.append(result.note("freshness", f"freshness: {freshness}", stage="binding"))

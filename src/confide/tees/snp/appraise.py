@@ -39,6 +39,7 @@ from confide.wire.fields import Fields
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from confide.attestation.anchors import TrustAnchor
     from confide.attestation.claims import Claims
     from confide.attestation.policy import AppraisalPolicy
     from confide.errors import Reason
@@ -93,6 +94,11 @@ class SnpReference:
     def wildcards(self) -> tuple[str, ...]:
         """``measurement`` if it is spelled ``ANY``."""
         return () if self.measured else ("measurement",)
+
+    @property
+    def anchors(self) -> tuple[TrustAnchor, ...]:
+        """Nothing: a table for SNP pins no key of its own."""
+        return ()
 
 
 def parse_reference(table: Mapping[str, object]) -> SnpReference:
