@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One event of a measured boot: its names, and what can be read out of its data.
+
+Source: TCG PC Client Platform Firmware Profile, section 10.4 (event types), UEFI, section 10.3 (device paths). Only the digest
+of an event is extended into a register. The type and the data are hints for a person, unless ``covered`` is True: then the
+digest is that of the data, as the specification of that type says, so that a register that replays proves the data too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from confide.errors import MalformedError
+from confide.tees._tcg import device_path
+from confide.wire.cursor import Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["DSTACK_RUNTIME", "NO_ACTION", "STRONG", "TYPE_NAMES", "Event"]
+
+STRONG: Final = ("sha256", "sha384", "sha512")
+"""The banks that are replayed. A log may carry SHA-1 and SM3 digests beside them, which prove nothing here."""
+
+NO_ACTION: Final = 0x00000003
+_SEPARATOR: Final = 0x00000004
+_TAG: Final = 0x00000006
+_IPL: Final = 0x0000000D
+DSTACK_RUNTIME: Final = 0x08000001
+_VARIABLES: Final = frozenset({0x80000001, 0x80000002, 0x8000000C, 0x800000E0, 0x800000E1, 0x800000E2})
+_VARIABLE_BOOT: Final = 0x80000002
+_BOOT_SERVICES: Final = frozenset({0x80000003, 0x80000004, 0x80000005})
+_BLOB2: Final = 0x8000000A
+_TABLES2: Final = 0x8000000B
+_AAEL: Final = 0x4141454C
+_MAX_TEXT: Final = 1024
+
+TYPE_NAMES: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        0x00000000: "EV_PREBOOT_CERT",
+        0x00000001: "EV_POST_CODE",
+        0x00000002: "EV_UNUSED",
+        0x00000003: "EV_NO_ACTION",
+        0x00000004: "EV_SEPARATOR",
+        0x00000005: "EV_ACTION",
+        0x00000006: "EV_EVENT_TAG",
+        0x00000007: "EV_S_CRTM_CONTENTS",
+        0x00000008: "EV_S_CRTM_VERSION",
+        0x00000009: "EV_CPU_MICROCODE",
+        0x0000000A: "EV_PLATFORM_CONFIG_FLAGS",
+        0x0000000B: "EV_TABLE_OF_DEVICES",
+        0x0000000C: "EV_COMPACT_HASH",
+        0x0000000D: "EV_IPL",
+        0x0000000E: "EV_IPL_PARTITION_DATA",
+        0x0000000F: "EV_NONHOST_CODE",
+        0x00000010: "EV_NONHOST_CONFIG",
+        0x00000011: "EV_NONHOST_INFO",
+        0x00000012: "EV_OMIT_BOOT_DEVICE_EVENTS",
+        0x00000013: "EV_POST_CODE2",
+        0x08000001: "dstack runtime event",
+        0x80000001: "EV_EFI_VARIABLE_DRIVER_CONFIG",
+        0x80000002: "EV_EFI_VARIABLE_BOOT",
+        0x80000003: "EV_EFI_BOOT_SERVICES_APPLICATION",
+        0x80000004: "EV_EFI_BOOT_SERVICES_DRIVER",
+        0x80000005: "EV_EFI_RUNTIME_SERVICES_DRIVER",
+        0x80000006: "EV_EFI_GPT_EVENT",
+        0x80000007: "EV_EFI_ACTION",
+        0x80000008: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
+        0x80000009: "EV_EFI_HANDOFF_TABLES",
+        0x8000000A: "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
+        0x8000000B: "EV_EFI_HANDOFF_TABLES2",
+        0x8000000C: "EV_EFI_VARIABLE_BOOT2",
+        0x8000000D: "EV_EFI_GPT_EVENT2",
+        0x80000010: "EV_EFI_HCRTM_EVENT",
+        0x800000E0: "EV_EFI_VARIABLE_AUTHORITY",
+        0x800000E1: "EV_EFI_SPDM_FIRMWARE_BLOB",
+        0x800000E2: "EV_EFI_SPDM_FIRMWARE_CONFIG",
+    }
+)
+
+# The types whose digest the profile defines as the digest of the event's own data. EV_EFI_VARIABLE_BOOT is among them for the
+# profile, but EDK II measures the variable's value alone; both are tried.
+_OF_DATA: Final = frozenset(
+    {
+        _SEPARATOR,
+        0x00000005,
+        0x00000008,
+        DSTACK_RUNTIME,
+        0x80000001,
+        _VARIABLE_BOOT,
+        0x80000006,
+        0x80000007,
+        0x8000000C,
+        0x8000000D,
+        0x800000E0,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``index`` is the register as the log counts it, ``digests`` are by algorithm, ``name`` is set in dstack's logs only."""
+
+    index: int
+    type: int
+    digests: Mapping[str, bytes]
+    data: bytes
+    name: str = ""
+
+    @property
+    def type_name(self) -> str:
+        """The specification's name of the type, or the number."""
+        return TYPE_NAMES.get(self.type, f"{self.type:#010x}")
+
+    @property
+    def extends(self) -> bool:
+        """Whether the event was extended into its register: EV_NO_ACTION never is, and MRTD takes no events."""
+        return self.type != NO_ACTION
+
+    @property
+    def covered(self) -> bool | None:
+        """Whether every strong digest is that of the event's data; None where the type's digest is that of something else.
+
+        False is a log whose text is not what was measured; only True makes ``data`` (and a dstack event's ``name``)
+        as trustworthy as the register.
+        """
+        if self.type not in _OF_DATA and self.type != _TAG:
+            return None
+        strong = [(name, digest) for name, digest in self.digests.items() if name in STRONG]
+        found = any(
+            all(hmac.compare_digest(hashlib.new(name, form).digest(), digest) for name, digest in strong)
+            for form in self._measured()
+        )
+        # What the digest of a tagged event covers is up to the owner of the tag, so that a mismatch says nothing.
+        return found or (None if self.type == _TAG else False)
+
+    def _measured(self) -> tuple[bytes, ...]:
+        """The byte strings of which the digest may be taken, by the event's type."""
+        if self.type == DSTACK_RUNTIME:
+            return (self.type.to_bytes(4, "little") + b":" + self.name.encode() + b":" + self.data,)
+        if self.type == _TAG and len(self.data) >= 8:
+            # CoCo's AAEL hashes the tagged data without its head; Linux's EFI stub hashes what is not in the log at all.
+            return self.data, self.data[8:]
+        if self.type == _VARIABLE_BOOT:
+            value = _variable_value(self.data)
+            return (self.data,) if value is None else (self.data, value)
+        return (self.data,)
+
+    def details(self) -> dict[str, object]:
+        """What the data says, as JSON values; empty where it is of no known form. Never raises for hostile data."""
+        try:
+            return _details(self)
+        except MalformedError:
+            return {}
+
+    def to_json(self) -> dict[str, object]:
+        """The event as a readable tree."""
+        return {
+            "index": self.index,
+            "type": self.type_name,
+            **({"name": self.name} if self.name else {}),
+            "digests": {name: digest.hex() for name, digest in self.digests.items()},
+            "digest_is_of_data": self.covered,
+            "details": self.details(),
+            "data": self.data.hex(),
+        }
+
+
+def _details(event: Event) -> dict[str, object]:
+    if event.type in _VARIABLES:
+        return _variable(event.data)
+    if event.type in _BOOT_SERVICES:
+        return _image(event.data)
+    if event.type in {_BLOB2, _TABLES2}:
+        cursor = Cursor(event.data, "event")
+        return {"string": _text(cursor.take(cursor.u8()))}
+    if event.type == _TAG:
+        return _tagged(event.data)
+    if event.type in {0x01, 0x05, 0x0A, _IPL, 0x80000007}:
+        return {"string": _text(event.data)}
+    if event.type == 0x00000008:
+        return {"string": _text16(event.data)}
+    return {}
+
+
+def _variable(data: bytes) -> dict[str, object]:
+    """UEFI_VARIABLE_DATA: GUID, u64 characters of the name, u64 bytes of the value, name, value."""
+    cursor = Cursor(data, "UEFI variable")
+    guid = cursor.take(16)
+    characters, size = cursor.u64_le(), cursor.u64_le()
+    name, value = cursor.take(2 * characters), cursor.take(size)
+    return {
+        "unicode_name": _text16(name),
+        "unicode_name_length": characters,
+        "variable_name": device_path.guid(guid),
+        "variable_data": value.hex(),
+        "variable_data_length": size,
+    }
+
+
+def _variable_value(data: bytes) -> bytes | None:
+    try:
+        cursor = Cursor(data, "UEFI variable")
+        cursor.take(16)
+        characters, size = cursor.u64_le(), cursor.u64_le()
+        cursor.take(2 * characters)
+        value = cursor.take(size)
+        cursor.expect_end()
+    except MalformedError:
+        return None
+    return value
+
+
+def _image(data: bytes) -> dict[str, object]:
+    """UEFI_IMAGE_LOAD_EVENT: where an image lay, and the device path that it came from."""
+    cursor = Cursor(data, "UEFI image")
+    location, length, linked, size = (cursor.u64_le() for _ in range(4))
+    return {
+        "location": f"{location:#x}",
+        "length": length,
+        "link_time_address": f"{linked:#x}",
+        "device_paths": device_path.nodes(cursor.take(size)),
+    }
+
+
+def _tagged(data: bytes) -> dict[str, object]:
+    """TCG_PCClientTaggedEvent: u32 tag, u32 size, data. AAEL, CoCo's, is "domain operation content"."""
+    cursor = Cursor(data, "tagged event")
+    tag, content = cursor.u32_le(), cursor.take(cursor.u32_le())
+    text = _text(content)
+    if tag != _AAEL:
+        return {"tag": f"{tag:#010x}", "string": text}
+    domain, _, rest = text.partition(" ")
+    operation, _, body = rest.partition(" ")
+    return {
+        "unicode_name": "AAEL",
+        "string": text,
+        "data": {"domain": domain, "operation": operation, "content": body},
+    }
+
+
+def _text(data: bytes) -> str:
+    """Text up to the first NUL, with what a terminal would act on replaced."""
+    return _printable(data[:_MAX_TEXT].split(b"\x00", 1)[0].decode("utf-8", "replace"))
+
+
+def _text16(data: bytes) -> str:
+    return _printable(data[: 2 * _MAX_TEXT].decode("utf-16-le", "replace").rstrip("\x00"))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
