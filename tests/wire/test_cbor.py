@@ -231,6 +231,35 @@ def test_nesting_stops_at_the_limit_and_not_in_the_interpreter() -> None:
     assert code_of(decode, b"\xa1\0" * 500_000) == "malformed.limit_exceeded"
 
 
+def test_a_map_of_indefinite_length_is_accepted_only_outermost_and_only_where_it_is_asked_for() -> None:
+    data = bytes.fromhex("bf01024103a10405ff")
+
+    assert decode(data, open_map=True, deterministic=False) == {1: 2, b"\x03": {4: 5}}
+    assert decode(bytes.fromhex("bfff"), open_map=True) == {}
+    assert decode(bytes.fromhex("a10102"), open_map=True) == {1: 2}
+    assert code_of(decode, data) == "malformed.non_canonical"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ("bf01bf0203ffff", "malformed.non_canonical"),  # A second one inside.
+        ("bf019f02ffff", "malformed.non_canonical"),
+        ("bf015f4102ffff", "malformed.non_canonical"),
+        ("bf01020103ff", "malformed.non_canonical"),  # A duplicate key.
+        ("bf02010102ff", "malformed.non_canonical"),  # Keys out of order.
+        ("bf01ff", "malformed.non_canonical"),  # A key without a value.
+        ("bf0102", "malformed.truncated"),
+        ("bf", "malformed.truncated"),
+        ("bf0102ff00", "malformed.trailing_data"),
+        ("bf0102ffff", "malformed.trailing_data"),
+        ("81bf0102ff", "malformed.non_canonical"),
+    ],
+)
+def test_ev_25_a_map_of_indefinite_length_changes_nothing_else(data: str, code: str) -> None:
+    assert code_of(decode, bytes.fromhex(data), open_map=True) == code
+
+
 def test_ev_14_the_size_is_checked_first() -> None:
     assert cbor.decode(b"\x49" + bytes(9), what="document", max_size=10) == bytes(9)
     assert (

@@ -21,6 +21,8 @@ __all__ = ["MAX_DEPTH", "Tagged", "decode", "encode"]
 MAX_DEPTH = 16
 _LIMIT = 1 << 64
 _FLOAT64 = struct.Struct(">d")
+_OPEN_MAP = b"\xbf"
+_BREAK = b"\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,14 @@ def decode(
     deterministic: bool = True,
     tags: frozenset[int] = frozenset(),
     floats: bool = False,
+    open_map: bool = False,
 ) -> Any:
     """The one value that ``data`` holds.
 
     ``max_size`` is in bytes, ``max_depth`` counts nested arrays, maps and tags. ``deterministic=False`` is for documents of
     vendors whose maps are not sorted; everything else is refused as before. ``floats`` accepts finite and infinite
-    64-bit floating-point numbers (never NaN, which has many spellings).
+    64-bit floating-point numbers (never NaN, which has many spellings). ``open_map`` accepts a map of indefinite length as
+    the outermost item, and nowhere else: current firmware of AWS Nitro writes its documents so.
 
     Raises ``malformed.limit_exceeded``, ``malformed.truncated``, ``malformed.trailing_data`` and, for every other
     deviation, ``malformed.non_canonical``. Source: RFC 8949, sections 3 and 4.2.1.
@@ -53,7 +57,7 @@ def decode(
     if len(data) > max_size:
         raise MalformedError("limit_exceeded", f"{what} is longer than {max_size} bytes")
     reader = _Reader(bytes(data), what, deterministic=deterministic, tags=tags, floats=floats)
-    value = reader.item(max_depth)
+    value = reader.open_map(max_depth) if open_map and data[:1] == _OPEN_MAP else reader.item(max_depth)
     if reader.offset != len(reader.data):
         raise MalformedError("trailing_data", f"{what}: bytes after its end at offset {reader.offset}")
     return value
@@ -154,19 +158,33 @@ class _Reader:
         entries: dict[Any, Any] = {}
         last = b""
         for _ in range(self.count(info, at, 2)):
-            start = self.offset
-            # Only integers, byte strings and text strings are keys: a hash of anything else is not needed.
-            if start < len(self.data) and self.data[start] >> 5 > 3:
-                raise self.refuse("a map key that is neither integer nor string", start)
-            key = self.item(0)
-            spelled = self.data[start : self.offset]
-            if key in entries:
-                raise self.refuse("a duplicate map key", start)
-            if self.deterministic and spelled <= last:
-                raise self.refuse("map keys out of order", start)
-            last = spelled
-            entries[key] = self.item(depth)
+            last = self.entry(entries, last, depth)
         return entries
+
+    def open_map(self, depth: int) -> dict[Any, Any]:
+        """A map of indefinite length at the current place, which ends in a break."""
+        self.take(1)
+        entries: dict[Any, Any] = {}
+        last = b""
+        while self.data[self.offset : self.offset + 1] != _BREAK:
+            last = self.entry(entries, last, depth - 1)
+        self.take(1)
+        return entries
+
+    def entry(self, entries: dict[Any, Any], last: bytes, depth: int) -> bytes:
+        """One key and its value, put into ``entries``; the key as it is spelled, to be compared with the next one."""
+        start = self.offset
+        # Only integers, byte strings and text strings are keys: a hash of anything else is not needed.
+        if start < len(self.data) and self.data[start] >> 5 > 3:
+            raise self.refuse("a map key that is neither integer nor string", start)
+        key = self.item(0)
+        spelled = self.data[start : self.offset]
+        if key in entries:
+            raise self.refuse("a duplicate map key", start)
+        if self.deterministic and spelled <= last:
+            raise self.refuse("map keys out of order", start)
+        entries[key] = self.item(depth)
+        return spelled
 
 
 def encode(value: Any, *, floats: bool = False) -> bytes:
