@@ -306,3 +306,62 @@ def test_ev_11_a_compressed_point_is_refused() -> None:
 @given(st.binary(max_size=120))
 def test_any_bytes_as_a_key_are_refused_with_a_typed_error(data: bytes) -> None:
     assert code_of(signing.key_kind, data).startswith("not_genuine.")
+
+
+@pytest.mark.parametrize("hash_name", ["sha256", "sha384", "sha512"])
+def test_rsa_pkcs1_signatures_verify_under_their_own_hash_only(hash_name: str) -> None:
+    key = rsa_key()
+    made = key.sign_rsa_pkcs1(b"quoted", hash_name=hash_name)
+    signing.verify_rsa_pkcs1(key.public_key_der, made, b"quoted", hash_name=hash_name)
+    other = "sha256" if hash_name != "sha256" else "sha512"
+    for signature, message, name in (
+        (made, b"quoted", other),
+        (made, b"Quoted", hash_name),
+        (made[:-1], b"quoted", hash_name),
+        (made + b"\x00", b"quoted", hash_name),
+        (bytes(len(made)), b"quoted", hash_name),
+        (b"", b"quoted", hash_name),
+        (key.sign_rsa_pss(b"quoted", hash_name=hash_name), b"quoted", hash_name),
+    ):
+        assert (
+            code_of(signing.verify_rsa_pkcs1, key.public_key_der, signature, message, hash_name=name) == BAD
+        )
+
+
+def test_ev_12_a_pkcs1_signature_needs_an_rsa_key() -> None:
+    key = ecdsa_key("p256")
+    assert code_of(signing.verify_rsa_pkcs1, key.public_key_der, b"", b"", hash_name="sha256") == (
+        "not_genuine.algorithm_mismatch"
+    )
+
+
+@functools.cache
+def rsa_key() -> IssuingKey:
+    return IssuingKey.generate_rsa(2048)
+
+
+def test_an_rsa_key_of_modulus_and_exponent_is_the_key_itself() -> None:
+    key = rsa_key()
+    numbers = serialization.load_der_public_key(key.public_key_der)
+    assert isinstance(numbers, rsa.RSAPublicKey)
+    modulus = numbers.public_numbers().n.to_bytes(256, "big")
+    assert signing.public_key_from_modulus(modulus) == key.public_key_der
+
+
+@pytest.mark.parametrize(
+    ("modulus", "exponent"),
+    [
+        (b"", 65537),
+        (bytes(256), 65537),
+        (b"\xff" * 128, 65537),  # RSA-1024
+        (b"\xff" * 256, 3),
+        (b"\xff" * 256, 65538),
+        (b"\xff" * 256, 1 << 64),
+        (b"\x00" + b"\xff" * 256, 65537),  # A leading zero.
+        (b"\x7f" + b"\xff" * 255, 65537),
+        (b"\xff" * 255 + b"\xfe", 65537),  # An even modulus.
+        (b"\xff" * 1025, 65537),
+    ],
+)
+def test_ev_12_a_modulus_that_no_usable_key_has_is_refused(modulus: bytes, exponent: int) -> None:
+    assert code_of(signing.public_key_from_modulus, modulus, exponent) == WEAK

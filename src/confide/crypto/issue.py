@@ -108,6 +108,12 @@ class IssuingKey:
         chosen = _HASHES[hash_name]
         return self._key.sign(message, padding.PSS(padding.MGF1(chosen), chosen.digest_size), chosen)
 
+    def sign_rsa_pkcs1(self, message: bytes, *, hash_name: str = "sha256") -> bytes:
+        """An RSASSA-PKCS1-v1_5 signature, as TPMs make them."""
+        if not isinstance(self._key, rsa.RSAPrivateKey):
+            raise TypeError("only RSA keys make RSA signatures")
+        return self._key.sign(message, padding.PKCS1v15(), _HASHES[hash_name])
+
     def __repr__(self) -> str:
         return "IssuingKey(redacted)"
 

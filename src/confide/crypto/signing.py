@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ed25519 for confide's own signatures (RFC 8032), ECDSA and RSA-PSS to check those of vendors (FIPS 186-5)."""
+"""Ed25519 for confide's own signatures (RFC 8032), ECDSA and RSA to check those of vendors (FIPS 186-5, RFC 8017)."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ __all__ = [
     "curve_name",
     "key_kind",
     "load_public_key",
+    "public_key_from_modulus",
     "public_key_from_point",
     "verify",
     "verify_ecdsa",
+    "verify_rsa_pkcs1",
     "verify_rsa_pss",
 ]
 
@@ -184,6 +186,19 @@ def public_key_from_point(point: bytes, *, curve: str) -> bytes:
     raise NotGenuine("weak_key", "the public key is not a point of its curve")
 
 
+def public_key_from_modulus(modulus: bytes, exponent: int = 65537) -> bytes:
+    """The SubjectPublicKeyInfo of an RSA key, its modulus big-endian without leading zeros; ``not_genuine.weak_key`` for keys
+    that ``load_public_key`` would refuse.
+    """
+    number = int.from_bytes(modulus, "big")
+    if 2048 <= 8 * len(modulus) <= 8192 and modulus[0] >= 0x80 and number & 1 and 65537 <= exponent < 1 << 64:
+        try:
+            return _spki(rsa.RSAPublicNumbers(exponent, number).public_key())
+        except ValueError:
+            pass  # Raised below.
+    raise NotGenuine("weak_key", "the RSA key is not valid, or too weak")
+
+
 def verify_ecdsa(
     public_key_der: bytes, r: int, s: int, message: bytes, *, curve: str, hash_name: str
 ) -> None:
@@ -221,3 +236,16 @@ def verify_rsa_pss(public_key_der: bytes, signature: bytes, message: bytes, *, h
         key.verify(signature, message, padding.PSS(padding.MGF1(chosen), chosen.digest_size), chosen)
     except (InvalidSignature, ValueError):
         raise NotGenuine("bad_signature", "the RSA-PSS signature does not verify") from None
+
+
+def verify_rsa_pkcs1(public_key_der: bytes, signature: bytes, message: bytes, *, hash_name: str) -> None:
+    """Check an RSASSA-PKCS1-v1_5 signature (RFC 8017, section 8.2); for formats that leave no choice, such as TPM quotes."""
+    key = load_public_key(public_key_der)
+    if not isinstance(key, rsa.RSAPublicKey):
+        raise NotGenuine(
+            "algorithm_mismatch", "the signature's key is of another kind than its format demands"
+        )
+    try:
+        key.verify(signature, message, padding.PKCS1v15(), _HASHES[hash_name])
+    except (InvalidSignature, ValueError):
+        raise NotGenuine("bad_signature", "the RSA signature does not verify") from None
