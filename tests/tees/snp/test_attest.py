@@ -11,6 +11,7 @@ import pytest
 
 from confide.attestation.attester import Attester
 from confide.errors import ConfigurationError, EnclaveError, TeeUnavailable
+from confide.tees._tsm.reports import ConfigfsReports
 from confide.tees.snp import attest, wire
 from support import snp
 
@@ -62,7 +63,7 @@ class Entry:
 
 
 def device(entry: Entry) -> attest.Device:
-    return attest.Device(reports=attest.ConfigfsReports(lambda: entry))
+    return attest.Device(reports=ConfigfsReports("sev_guest", lambda: entry))
 
 
 def test_a_report_over_the_data_is_given_and_the_entry_removed() -> None:
@@ -123,9 +124,9 @@ def test_report_data_is_64_bytes(length: int) -> None:
 
 
 def test_another_tees_provider_is_not_taken_for_this_one() -> None:
-    assert attest.ConfigfsReports(Entry).available()
-    assert not attest.ConfigfsReports(lambda: Entry(provider=b"tdx_guest\n")).available()
-    assert not attest.ConfigfsReports(lambda: Entry(mkdir=errno.ENXIO)).available()
+    assert ConfigfsReports("sev_guest", Entry).available()
+    assert not ConfigfsReports("sev_guest", lambda: Entry(provider=b"tdx_guest\n")).available()
+    assert not ConfigfsReports("sev_guest", lambda: Entry(mkdir=errno.ENXIO)).available()
 
 
 def test_a_machine_without_the_device_is_told_so_and_nothing_is_simulated(tmp_path: Path) -> None:

@@ -8,12 +8,10 @@ report (certificates) is passed on untrusted. No hardware is simulated here and 
 from __future__ import annotations
 
 import ctypes
-import errno
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from confide.attestation.attester import PlatformEvidence
 from confide.attestation.binding import REPORT_DATA_BYTES
@@ -21,17 +19,17 @@ from confide.attestation.evidence import Endorsements, EvidencePart
 from confide.crypto import kdf, x509
 from confide.crypto.secret import Secret
 from confide.errors import ConfideError, ConfigurationError, EnclaveError, TeeUnavailable
+from confide.tees._tsm import device_file
+from confide.tees._tsm.reports import REPORTS, ConfigfsReports, TsmReport, failed
 from confide.tees.snp import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["ConfigfsReports", "Device", "GuestDevice", "TsmFiles"]
+__all__ = ["Device", "GuestDevice"]
 
-REPORTS: Final = Path("/sys/kernel/config/tsm/report")
 SEV_GUEST: Final = Path("/dev/sev-guest")
-_PROVIDER: Final = b"sev_guest\n"
-_MAX_BLOB: Final = 64 * 1024
+PROVIDER: Final = "sev_guest"
 
 SNP_GET_REPORT: Final = 0xC0205300
 SNP_GET_DERIVED_KEY: Final = 0xC0205301
@@ -40,131 +38,6 @@ _CERTIFICATE_PAGES: Final = 16 * 1024
 # The key depends on the guest's policy, measurement, security version and TCB version, so that a changed guest, or older
 # firmware, derives another one.
 _GUEST_FIELDS: Final = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 5
-
-
-class TsmFiles(Protocol):
-    """The few file operations on one entry of configfs-tsm, replaceable because no plain folder behaves like it."""
-
-    def make(self) -> None:
-        """Make the entry; its files appear by themselves."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Open, write once and close: a binary attribute takes effect at close, whose failure is not reported."""
-
-    def read(self, name: str) -> bytes:
-        """All bytes of a file."""
-
-    def remove(self) -> None:
-        """Remove the entry."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A real entry below configfs."""
-
-    path: Path
-
-    def make(self) -> None:
-        self.path.mkdir()
-
-    def write(self, name: str, data: bytes) -> None:
-        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(descriptor, data)
-        finally:
-            os.close(descriptor)
-
-    def read(self, name: str) -> bytes:
-        descriptor = os.open(self.path / name, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return b"".join(_chunks(descriptor))
-        finally:
-            os.close(descriptor)
-
-    def remove(self) -> None:
-        # Not a recursive removal: the files of an entry cannot be unlinked.
-        self.path.rmdir()
-
-
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    total = 0
-    while chunk := os.read(descriptor, 16 * 1024):
-        total += len(chunk)
-        if total > _MAX_BLOB:
-            raise EnclaveError("bad_state", "the kernel returned more than a report can be", stage="attest")
-        yield chunk
-
-
-@dataclass(frozen=True, slots=True)
-class ConfigfsReports:
-    """Reports through configfs-tsm (Linux 6.7 and later)."""
-
-    entry: Callable[[], TsmFiles]
-
-    @classmethod
-    def at(
-        cls, root: Path = REPORTS, *, random: Callable[[int], bytes] = os.urandom
-    ) -> ConfigfsReports | None:
-        """The reports below ``root``, or None if there is no provider for SEV-SNP."""
-        reports = cls(lambda: _Entry(root / f"confide-{random(8).hex()}"))
-        return reports if root.is_dir() and reports.available() else None
-
-    def available(self) -> bool:
-        """Whether the provider is that of SEV-SNP."""
-        entry = self.entry()
-        try:
-            entry.make()
-        except OSError:
-            return False
-        try:
-            return entry.read("provider") == _PROVIDER
-        except OSError:
-            return False
-        finally:
-            with suppress(OSError):
-                entry.remove()
-
-    def report(self, report_data: bytes) -> tuple[bytes, bytes]:
-        """The report over 64 bytes, and the host's certificate table (empty if there is none)."""
-        entry = self.entry()
-        try:
-            entry.make()
-            try:
-                before = _generation(entry)
-                entry.write("inblob", report_data)
-                certificates = _optional(entry, "auxblob")
-                report = entry.read("outblob")
-                after = _generation(entry)
-            finally:
-                with suppress(OSError):
-                    entry.remove()
-        except OSError as error:
-            raise _failed(error) from error
-        # The kernel does not report a failed write of inblob; the generation and the report itself show it.
-        if after != before + 1:
-            raise EnclaveError(
-                "bad_state",
-                "another process asked for a report at the same time",
-                stage="attest",
-                retryable=True,
-            )
-        return report, certificates
-
-
-def _generation(entry: TsmFiles) -> int:
-    text = entry.read("generation").strip()
-    if not text.isdigit() or len(text) > 20:
-        raise EnclaveError("bad_state", "configfs-tsm shows no generation number", stage="attest")
-    return int(text)
-
-
-def _optional(entry: TsmFiles, name: str) -> bytes:
-    try:
-        return entry.read(name)
-    except OSError as error:
-        if error.errno in {errno.ENOENT, errno.EINVAL}:
-            return b""
-        raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,27 +49,13 @@ class GuestDevice:
     @classmethod
     def at(cls, path: Path = SEV_GUEST) -> GuestDevice | None:
         """The device at ``path``, or None if it is not there or not open to this process."""
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return None
-        os.close(descriptor)
+        ioctl = device_file.ioctl_of(path)
+        return None if ioctl is None else cls(ioctl)
 
-        def ioctl(request: int, argument: bytearray) -> object:
-            import fcntl
-
-            opened = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                return fcntl.ioctl(opened, request, argument)
-            finally:
-                os.close(opened)
-
-        return cls(ioctl)
-
-    def report(self, report_data: bytes) -> tuple[bytes, bytes]:
+    def report(self, report_data: bytes, *, privilege: int | None = None) -> TsmReport:
         """The report over 64 bytes, and the host's certificate table (empty if it is larger than 16 KiB or absent)."""
         pages = ctypes.create_string_buffer(_CERTIFICATE_PAGES)
-        request = wire.ReportRequest(user_data=report_data, vmpl=0)
+        request = wire.ReportRequest(user_data=report_data, vmpl=privilege or 0)
         extended = wire.ExtendedReportRequest(
             data=request, certs_address=ctypes.addressof(pages), certs_len=_CERTIFICATE_PAGES
         )
@@ -204,10 +63,9 @@ class GuestDevice:
             response = self._ask(SNP_GET_EXT_REPORT, extended.encode(), wire.RESPONSE_BYTES)
         except EnclaveError:
             # The host's certificates are a convenience, and a host that cannot deliver them may still give the report.
-            return wire.decode_report_response(
-                self._ask(SNP_GET_REPORT, request.encode(), wire.RESPONSE_BYTES)
-            ), b""
-        return wire.decode_report_response(response), pages.raw if any(pages.raw[:24]) else b""
+            response = self._ask(SNP_GET_REPORT, request.encode(), wire.RESPONSE_BYTES)
+            return TsmReport(wire.decode_report_response(response), b"")
+        return TsmReport(wire.decode_report_response(response), pages.raw if any(pages.raw[:24]) else b"")
 
     def derived_key(self) -> Secret:
         """32 bytes derived from the chip's VCEK for this guest: its policy, measurement and SVN, and the committed TCB.
@@ -215,7 +73,7 @@ class GuestDevice:
         The firmware mixes in the SVN and TCB that are asked for, up to those in force, so that they are taken from a report:
         asking for zeros would give the same key to every older version.
         """
-        report = wire.decode_report(self.report(bytes(REPORT_DATA_BYTES))[0])
+        report = wire.decode_report(self.report(bytes(REPORT_DATA_BYTES)).report)
         request = wire.DerivedKeyRequest(
             root_key_select=0,
             guest_field_select=_GUEST_FIELDS,
@@ -246,7 +104,7 @@ class GuestDevice:
         try:
             self.ioctl(request, argument)
         except OSError as error:
-            raise _failed(error) from error
+            raise failed(error) from error
         result = wire.GuestRequest.decode(argument)
         if result.fw_error or result.vmm_error:
             raise EnclaveError(
@@ -256,20 +114,30 @@ class GuestDevice:
 
 
 class Device:
-    """An SEV-SNP guest's own device: the Attester of code that runs in a confidential VM."""
+    """An SEV-SNP guest's own device: the Attester of code that runs in a confidential VM.
 
-    __slots__ = ("_guest", "_reports")
+    ``privilege`` is the VMPL to ask for, 0 to 3; None leaves it to the kernel, which knows at which level it runs.
+    """
 
-    def __init__(self, *, reports: ConfigfsReports | None = None, guest: GuestDevice | None = None) -> None:
+    __slots__ = ("_guest", "_privilege", "_reports")
+
+    def __init__(
+        self,
+        *,
+        reports: ConfigfsReports | None = None,
+        guest: GuestDevice | None = None,
+        privilege: int | None = None,
+    ) -> None:
         if reports is None and guest is None:
             raise ConfigurationError("tee", "a device needs a source of reports")
         self._reports = reports
         self._guest = guest
+        self._privilege = privilege
 
     @classmethod
     def find(cls, *, reports: Path = REPORTS, guest: Path = SEV_GUEST) -> Device:
         """The device of this machine. Raises TeeUnavailable where there is none: never a simulated one instead."""
-        by_configfs, by_ioctl = ConfigfsReports.at(reports), GuestDevice.at(guest)
+        by_configfs, by_ioctl = ConfigfsReports.at(PROVIDER, reports), GuestDevice.at(guest)
         if by_configfs is None and by_ioctl is None:
             raise TeeUnavailable(
                 "tee",
@@ -286,12 +154,14 @@ class Device:
         source = self._reports or self._guest
         if source is None:
             raise ConfigurationError("tee", "a device needs a source of reports")
-        report, certificates = source.report(bytes(report_data))
-        if wire.decode_report(report).report_data != report_data:
+        answer = source.report(bytes(report_data), privilege=self._privilege)
+        if wire.decode_report(answer.report).report_data != report_data:
             raise EnclaveError(
                 "bad_state", "the device answered with a report over other data", stage="attest"
             )
-        return PlatformEvidence(EvidencePart("snp", report), endorsements=_endorsements(certificates))
+        return PlatformEvidence(
+            EvidencePart("snp", answer.report), endorsements=_endorsements(answer.auxiliary)
+        )
 
     def derive_key(self, label: bytes) -> bytes:
         """32 bytes for ``label`` that only this guest on this chip can derive again; needs /dev/sev-guest."""
@@ -317,19 +187,3 @@ def _endorsements(table: bytes) -> Endorsements:
             if entry.guid in {wire.VCEK_GUID, wire.VLEK_GUID}:
                 found += [certificate.der for certificate in x509.parse_certificates(entry.data)]
     return Endorsements(tuple(found))
-
-
-def _failed(error: OSError) -> EnclaveError:
-    hint = {
-        errno.ENOTTY: "the guest's message key is wiped until the next boot of this machine",
-        errno.EBUSY: "another request is under way; try again",
-        errno.ENXIO: "the kernel has no provider for SEV-SNP reports",
-        errno.EACCES: "give this user access to the device",
-    }.get(error.errno or 0, "see the kernel's log")
-    return EnclaveError(
-        "bad_state",
-        "the SEV-SNP device failed",
-        hint=hint,
-        stage="attest",
-        retryable=error.errno == errno.EBUSY,
-    )
