@@ -156,8 +156,8 @@ def test_a_service_counts_only_under_a_pinned_measurement() -> None:
     assert code(text) == "not_acceptable.unmeasured_runtime"
 
 
-@pytest.mark.parametrize("tee", [tee for tee in schemes.PACKAGES if tee != "snp"])
-def test_a_tee_of_a_later_version_is_refused_by_name(tee: str) -> None:
+@pytest.mark.parametrize("tee", ["sev", "trustzone", "SNP", "x"])
+def test_a_tee_that_is_not_known_is_refused_by_name(tee: str) -> None:
     for text in (
         GOOD + f"[reference.{tee}]\nx = 1\n",
         GOOD.replace('["snp"]', f'["snp", "{tee}"]'),
@@ -166,7 +166,6 @@ def test_a_tee_of_a_later_version_is_refused_by_name(tee: str) -> None:
         with pytest.raises(ConfigurationError) as caught:
             AppraisalPolicy.from_toml(text)
         assert caught.value.code == "configuration.tee"
-        assert "not supported in this version" in caught.value.message
 
 
 @pytest.mark.parametrize(

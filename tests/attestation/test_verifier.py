@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from confide.attestation import binding, schemes, verifier
+from confide.attestation import binding, schemes, verifier, vouching
 from confide.attestation.claims import Claims
 from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.result import AttestationResult
@@ -307,10 +307,10 @@ def test_ev_14_deep_nesting_is_refused() -> None:
         bundles.verifier().verify(b"\x81" * 200_000, at=snp.AT)
 
 
-def test_ev_07_evidence_under_the_name_of_another_tee_is_refused() -> None:
+def test_ev_07_evidence_under_a_name_that_is_not_known_is_refused() -> None:
     case = snp.mint()
 
-    for tee in ("tdx", "sgx", "nitro", "tpm", "nvidia", "sev", "SNP", ""):
+    for tee in ("sev", "SNP", ""):
         labelled = Evidence(EvidencePart(tee, case.report), endorsements=case.endorsements)
         with pytest.raises(MalformedError) as caught:
             snp.verify(labelled, anchors=(case.authority.anchor(),))
@@ -326,19 +326,6 @@ def test_ev_07_evidence_of_other_tees_is_no_snp_report(shared: Path) -> None:
     ):
         with pytest.raises((MalformedError, NotGenuine)):
             snp.verify(Evidence(EvidencePart("snp", path.read_bytes())))
-
-
-def test_evidence_of_a_device_that_nothing_here_can_check_is_refused() -> None:
-    case = snp.mint()
-    composite = Evidence(
-        EvidencePart("snp", case.report),
-        devices=(EvidencePart("nvidia", b"x"),),
-        endorsements=case.endorsements,
-    )
-
-    with pytest.raises(MalformedError) as caught:
-        snp.verify(composite, anchors=(case.authority.anchor(),))
-    assert caught.value.code == "malformed.unknown_format"
 
 
 def test_ev_18_no_trusted_root_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,11 +423,13 @@ CHECKS: list[tuple[Any, str]] = [
     (appraise, "_tcb"),
     (appraise, "trustworthiness"),
     (endorse, "anchors"),
-    (verifier, "_service"),
-    (verifier, "_binding"),
-    (verifier, "_age"),
+    (vouching, "service"),
+    (vouching, "bind"),
+    (vouching, "_expected"),
+    (vouching, "too_old"),
+    (verifier, "_check_formats"),
     (verifier, "_simulated"),
-    (verifier, "_notes"),
+    (verifier, "_composite_notes"),
     (binding, "equal"),
     (schemes, "scheme"),
 ]

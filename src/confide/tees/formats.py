@@ -6,54 +6,89 @@ Reading decides nothing about trust: what comes out goes to a Verifier.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from confide.attestation.evidence import Endorsements, Evidence, EvidencePart, is_bundle
+from confide.attestation import schemes
+from confide.attestation.evidence import (
+    Endorsements,
+    Evidence,
+    EvidencePart,
+    is_bundle,
+    is_endorsements,
+)
 from confide.attestation.key_material import KeyMaterial, kid
 from confide.crypto import x509
-from confide.errors import ConfigurationError, MalformedError
-from confide.tees.snp import endorse, wire
+from confide.errors import ConfideError, ConfigurationError, MalformedError, NotAcceptable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["FORMATS", "endorsement_urls", "explain", "read", "read_certificate_table", "read_endorsements"]
+__all__ = ["FORMATS", "explain", "read", "read_certificate_table", "read_endorsements"]
 
-FORMATS: Final = ("auto", "bundle", "snp", "snp-response")
+FORMATS: Final = ("auto", "bundle", *schemes.CPU, *schemes.DEVICES, "token", "snp-response")
 MAX_EVIDENCE: Final = 1024 * 1024
 MAX_FILE: Final = 4 * 1024 * 1024
 MAX_FILES: Final = 64
-SUFFIXES: Final = frozenset({".pem", ".der", ".crt", ".cer", ".crl"})
+SUFFIXES: Final = frozenset(
+    {".pem", ".der", ".crt", ".cer", ".crl", ".json", ".xml", ".cbor", ".jwks", ".log"}
+)
+
+# An attestation report of SEV before SNP: 208 bytes, the usage and algorithm of its signature at 0x34 and 0x38 (AMD, "SEV
+# API" 55766, ATTESTATION).
+_SEV_BYTES: Final = 208
+_SNP_REPORT_BYTES: Final = 1184
+_SEV_USAGE: Final = frozenset({0x1001, 0x1002, 0x1003})
+_SEV_ALGORITHM: Final = frozenset({0x0002, 0x0102})
 
 
 def read(data: bytes, *, format: str = "auto") -> Evidence:  # noqa: A002 - the word on the command line
     """Evidence from a file's bytes.
 
-    ``bundle`` is confide's own, ``snp`` a raw report of 1184 bytes, ``snp-response`` the answer of the ioctl, whose header is
-    taken off only when it is named. ``auto`` tells bundles and raw reports apart. Raises MalformedError.
+    ``bundle`` is confide's own; the others are what a vendor's device or service gives: an SNP report, a quote, a COSE
+    document, a TPM's quote or Azure's JSON around one, a GPU's report, a token. ``snp-response`` is the answer of the ioctl,
+    whose header is taken off only when it is named. ``auto`` tells the rest apart. Raises MalformedError, and
+    ``not_acceptable.sev_without_snp`` for a report of AMD SEV or SEV-ES.
     """
     if format not in FORMATS:
         raise ConfigurationError("format", "unknown evidence format", hint=f"known: {', '.join(FORMATS)}")
     if len(data) > MAX_EVIDENCE:
         raise MalformedError("limit_exceeded", f"the evidence is longer than {MAX_EVIDENCE // 1024} KiB")
+    data = bytes(data)
     if format == "auto":
         format = _recognise(data)  # noqa: A001
     if format == "bundle":
         return Evidence.decode(data)
-    report = wire.decode_report_response(data) if format == "snp-response" else bytes(data)
-    wire.decode_report(report)
-    return Evidence(EvidencePart("snp", report))
+    if format == "snp-response":
+        return read(_module("snp", "wire").decode_report_response(data), format="snp")
+    if format == "tpm":
+        azure = _module("tpm", "azure")
+        if azure.recognises(data):
+            read_azure: Evidence = azure.read_azure(data)
+            return read_azure
+    evidence = Evidence(EvidencePart(format, data))
+    _explain_part(evidence.platform)  # A file that cannot be decoded is refused here, before anything is asked of it.
+    return evidence
 
 
 def _recognise(data: bytes) -> str:
     if is_bundle(data):
         return "bundle"
-    # A report begins with its version as a little-endian word; so does the response, with its status, which is 0.
-    if len(data) == wire.REPORT_BYTES or (
-        data[1:4] == bytes(3) and data[:1] in {b"\x02", b"\x03", b"\x04", b"\x05"}
-    ):
-        return "snp"
+    for tee in schemes.PACKAGES:
+        if _module(tee, "wire").recognises(data):
+            return tee
+    if _module("tpm", "azure").recognises(data):
+        return "tpm"
+    if _is_legacy_sev(data):
+        raise NotAcceptable(
+            "sev_without_snp",
+            "this is a report of AMD SEV or SEV-ES without SNP",
+            hint="memory has no integrity there and the guest cannot ask for a report itself: use a machine with SEV-SNP",
+            stage="parse",
+        )
+    if len(data) == _SNP_REPORT_BYTES:
+        return "snp"  # Of a version that is not known, which its decoder will say.
     raise MalformedError(
         "unknown_format",
         "this is no evidence that is known here",
@@ -61,8 +96,23 @@ def _recognise(data: bytes) -> str:
     )
 
 
+def _is_legacy_sev(data: bytes) -> bool:
+    usage, algorithm = data[0x34:0x38], data[0x38:0x3C]
+    return (
+        len(data) == _SEV_BYTES
+        and int.from_bytes(usage, "little") in _SEV_USAGE
+        and int.from_bytes(algorithm, "little") in _SEV_ALGORITHM
+    )
+
+
+def _module(tee: str, name: str) -> Any:
+    """One of a TEE's modules, loaded when a file of that TEE comes up."""
+    return importlib.import_module(f"{schemes.PACKAGES[tee]}.{name}")
+
+
 def read_certificate_table(data: bytes) -> Endorsements:
     """The certificates that a host put beside an SNP report (the table of the extended request, ``auxblob``)."""
+    wire = _module("snp", "wire")
     found = Endorsements()
     for entry in wire.read_certificate_table(data):
         if entry.guid in {wire.VCEK_GUID, wire.VLEK_GUID, wire.ASK_GUID, wire.ARK_GUID}:
@@ -73,7 +123,11 @@ def read_certificate_table(data: bytes) -> Endorsements:
 
 
 def read_endorsements(paths: Iterable[Path]) -> Endorsements:
-    """Certificates and CRLs, PEM or DER, from files and from folders (their files named .pem .der .crt .cer .crl)."""
+    """What vendors say, from files and from folders of them: certificates and CRLs (PEM or DER), Intel's collateral (JSON),
+    NVIDIA's RIMs (XML), OCSP responses (DER), key sets (JWKS), event logs, and what `confide endorse` writes.
+
+    In a folder the files count whose names end in one of ``SUFFIXES``.
+    """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -102,82 +156,92 @@ def _read_endorsement(path: Path) -> Endorsements:
         raise MalformedError(
             "limit_exceeded", f"a file of endorsements is longer than {MAX_FILE // 1024} KiB"
         )
+    if is_endorsements(data):
+        return Endorsements.decode(data)
+    start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    if start in {b"{", b"["}:
+        return Endorsements(documents=(EvidencePart(_json_format(data), data),))
+    if start == b"<":
+        return Endorsements(documents=(EvidencePart("nvidia-rim", data),))
+    if _is_event_log(data):
+        return Endorsements(documents=(EvidencePart("event-log", data),))
     if data[:1] != b"\x30":
         # What `confide endorse` writes holds both.
         certificates, crls = x509.parse_documents(data)
         return Endorsements(tuple(one.der for one in certificates), tuple(one.der for one in crls))
+    return _read_der(data)
+
+
+def _json_format(data: bytes) -> str:
+    """Which of the JSON documents this is, by the first of its member names that tells; its reader judges the rest."""
+    head = data[: 64 * 1024]
+    for member, name in (
+        (b'"tcb_info"', "intel-collateral"),
+        (b'"tcbInfo"', "intel-tcb-info"),
+        (b'"enclaveIdentity"', "intel-qe-identity"),
+        (b'"kty"', "jwks"),
+        (b'"imr"', "event-log"),
+    ):
+        if member in head:
+            return name
+    raise MalformedError("unknown_format", "a JSON file of endorsements is of no kind that is known here")
+
+
+def _is_event_log(data: bytes) -> bool:
+    # The first event of every crypto-agile log names its specification (TCG PC Client PFP, 10.4.5.1).
+    return data[32:47] == b"Spec ID Event03"
+
+
+def _read_der(data: bytes) -> Endorsements:
     try:
         return Endorsements((x509.Certificate.from_der(data).der,))
     except MalformedError as error:
         try:
             return Endorsements(crls=(x509.Crl.from_bytes(data).der,))
         except MalformedError:
-            # Neither: the first error says what is wrong with it as a certificate, which it more likely is.
-            raise error from None
+            from confide.crypto import ocsp
 
-
-def endorsement_urls(evidence: Evidence, *, product: str | None = None) -> tuple[str, ...]:
-    """Where the vendor publishes what is needed to verify this evidence: the chip's certificate and the CRL."""
-    if evidence.platform.format != "snp":
-        raise MalformedError("unknown_format", "evidence of this TEE is not supported in this version")
-    report = wire.decode_report(evidence.platform.data)
-    address = endorse.certificate_url(report, product=product)
-    line = address.split("/")[5]
-    return (address, endorse.crl_url(line))
+            try:
+                ocsp.Response.from_der(data)
+            except ConfideError:
+                # None of them: the first error says what is wrong with it as a certificate, which it more likely is.
+                raise error from None
+            return Endorsements(documents=(EvidencePart("ocsp", data),))
 
 
 def explain(evidence: Evidence) -> Mapping[str, object]:
-    """The fields of evidence for a person. Nothing of it is checked: whoever made the bytes may have written anything."""
-    fields: dict[str, object] = {
-        "format": evidence.platform.format,
-        "platform bytes": len(evidence.platform.data),
-    }
-    if evidence.platform.format == "snp":
-        fields |= _explain_snp(wire.decode_report(evidence.platform.data))
-    fields |= {f"device {index}": part.format for index, part in enumerate(evidence.devices)}
+    """The fields of evidence for a person, as a tree of JSON values. Nothing of it is checked: whoever made the bytes may
+    have written anything.
+    """
+    fields: dict[str, object] = {"platform": _explain_part(evidence.platform)}
+    if evidence.devices:
+        fields["devices"] = [_explain_part(part) for part in evidence.devices]
     if evidence.key_material is not None:
-        fields |= _explain_key_material(evidence.key_material)
+        fields["key material"] = _explain_key_material(evidence.key_material)
     if evidence.proof is not None:
         fields["nonce proof"] = f"leaf {evidence.proof.index} of {evidence.proof.size}"
     if evidence.manifest is not None:
         fields["manifest bytes"] = len(evidence.manifest)
-    for der in evidence.endorsements.certificates:
-        certificate = x509.Certificate.from_der(der)
-        fields[f"certificate {certificate.subject}"] = f"until {certificate.not_after:%Y-%m-%d}"
-    fields["CRLs"] = len(evidence.endorsements.crls)
+    fields["endorsements"] = _explain_endorsements(evidence.endorsements)
     return fields
 
 
-def _explain_snp(report: wire.Report) -> dict[str, object]:
-    policy, platform = wire.GuestPolicy(report.policy), wire.PlatformInfo(report.platform_info)
-    key = {wire.KeyInfo.VCEK: "VCEK", wire.KeyInfo.VLEK: "VLEK"}.get(
-        wire.KeyInfo(report.key_info).signing_key, "none"
-    )
-    fields: dict[str, object] = {
-        "version": report.version,
-        "signing key": key,
-        "vmpl": report.vmpl,
-        "measurement": report.measurement.hex(),
-        "report_data": report.report_data.hex(),
-        "host_data": report.host_data.hex(),
-        "guest policy": f"{report.policy:#x}: "
-        + ", ".join(bit.name for bit in policy.BITS if policy.has(bit.name)),
-        "platform": f"{report.platform_info:#x}: "
-        + ", ".join(bit.name for bit in platform.BITS if platform.has(bit.name)),
-        "guest_svn": report.guest_svn,
-        "chip_id": report.chip_id.hex(),
-        "report_id": report.report_id.hex(),
+def _explain_part(part: EvidencePart) -> dict[str, object]:
+    if part.format not in schemes.PACKAGES:
+        raise MalformedError("unknown_format", "the evidence has a part of a format that is not known here")
+    module = _module(part.format, "endorse" if part.format == "snp" else "wire")
+    return {"format": part.format, "bytes": len(part.data), **module.explain(part.data)}
+
+
+def _explain_endorsements(endorsements: Endorsements) -> dict[str, object]:
+    certificates = [x509.Certificate.from_der(der) for der in endorsements.certificates]
+    return {
+        "certificates": [
+            f"{one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}" for one in certificates
+        ],
+        "CRLs": len(endorsements.crls),
+        "documents": [f"{part.format}, {len(part.data)} bytes" for part in endorsements.documents],
     }
-    if isinstance(report, wire.ReportV2):
-        return fields
-    product = endorse.product_of_processor(report.cpuid_fam_id, report.cpuid_mod_id)
-    fields["product"] = "unknown" if product is None else product.name
-    if product is not None:
-        tcb = endorse.read_tcb(report.reported_tcb, product).to_json()
-        fields["reported TCB"] = ", ".join(f"{name} {level}" for name, level in tcb.items())
-    if isinstance(report, wire.ReportV5):
-        fields["mitigations"] = f"{report.launch_mit_vector:#x} at launch, {report.current_mit_vector:#x} now"
-    return fields
 
 
 def _explain_key_material(data: bytes) -> dict[str, object]:

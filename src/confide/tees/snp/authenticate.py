@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from confide.attestation import claims as claims_
 from confide.attestation import result
-from confide.attestation.claims import Check
+from confide.attestation.claims import Check, Voucher
 from confide.crypto import x509
 from confide.errors import ConfideError, EndorsementsMissing, MalformedError, NotGenuine, Reason
 from confide.tees.snp import endorse, wire
@@ -133,6 +133,8 @@ def authenticate(
             ),
         ),
         expires=expires if next_update is None else min(expires, next_update),
+        chain=tuple(Voucher(one.subject, one.spki_sha256) for one in chain),
+        unproven=(wire.UNPROVEN_V4,) if report.version == 4 else (),
     )
 
 

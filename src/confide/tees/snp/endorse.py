@@ -29,6 +29,7 @@ __all__ = [
     "anchors",
     "certificate_url",
     "crl_url",
+    "explain",
     "product_of_processor",
     "read_key_certificate",
     "read_tcb",
@@ -274,3 +275,39 @@ def crl_url(product: str, *, kind: str = "vcek") -> str:
     if product not in PRODUCTS or kind not in {"vcek", "vlek"}:
         raise ConfigurationError("product", "this product line is not known here")
     return f"https://{KDS_HOST}/{kind}/v1/{product}/crl"
+
+
+def explain(data: bytes) -> dict[str, object]:
+    """The fields of a report for a person, by AMD's names; nothing is checked. Raises MalformedError."""
+    report = wire.decode_report(data)
+    policy, platform = wire.GuestPolicy(report.policy), wire.PlatformInfo(report.platform_info)
+    key = {wire.KeyInfo.VCEK: "VCEK", wire.KeyInfo.VLEK: "VLEK"}.get(
+        wire.KeyInfo(report.key_info).signing_key, "none"
+    )
+    fields: dict[str, object] = {
+        "version": report.version,
+        "signing key": key,
+        "vmpl": report.vmpl,
+        "measurement": report.measurement.hex(),
+        "report_data": report.report_data.hex(),
+        "host_data": report.host_data.hex(),
+        "guest policy": f"{report.policy:#x}: "
+        + ", ".join(bit.name for bit in policy.BITS if policy.has(bit.name)),
+        "platform": f"{report.platform_info:#x}: "
+        + ", ".join(bit.name for bit in platform.BITS if platform.has(bit.name)),
+        "guest_svn": report.guest_svn,
+        "chip_id": report.chip_id.hex(),
+        "report_id": report.report_id.hex(),
+    }
+    if report.version == 4:
+        fields["unproven on real bytes"] = wire.UNPROVEN_V4
+    if isinstance(report, wire.ReportV2):
+        return fields
+    product = product_of_processor(report.cpuid_fam_id, report.cpuid_mod_id)
+    fields["product"] = "unknown" if product is None else product.name
+    if product is not None:
+        tcb = read_tcb(report.reported_tcb, product).to_json()
+        fields["reported TCB"] = ", ".join(f"{name} {level}" for name, level in tcb.items())
+    if isinstance(report, wire.ReportV5):
+        fields["mitigations"] = f"{report.launch_mit_vector:#x} at launch, {report.current_mit_vector:#x} now"
+    return fields

@@ -19,6 +19,7 @@ from confide.wire.layout import U8, U32, U64, Layout, Raw, Zero
 __all__ = [
     "REPORT_BYTES",
     "SIGNED_BYTES",
+    "UNPROVEN_V4",
     "Bits",
     "CertificateTableEntry",
     "GuestPolicy",
@@ -36,6 +37,7 @@ __all__ = [
     "decode_report_response",
     "encode_certificate_table",
     "read_certificate_table",
+    "recognises",
 ]
 
 REPORT_BYTES: Final = 0x4A0
@@ -192,6 +194,10 @@ class ReportV5(Layout, size=REPORT_BYTES):
 
 Report = ReportV2 | ReportV3 | ReportV5
 
+UNPROVEN_V4: Final = (
+    "no sample of an SNP report of version 4 has been seen; it is read in the layout of version 3"
+)
+
 _LAYOUTS: Final[dict[int, type[ReportV2 | ReportV3 | ReportV5]]] = {
     2: ReportV2,
     3: ReportV3,
@@ -296,6 +302,11 @@ _PLATFORM_MASKS: Final = {bit.name: 1 << bit.position for bit in PlatformInfo.BI
 _POLICY_KNOWN: Final = 0xFFFF | GuestPolicy.RESERVED_MUST_BE_ONE | sum(_POLICY_MASKS.values())
 _PLATFORM_KNOWN: Final = sum(_PLATFORM_MASKS.values())
 _KEY_INFO_KNOWN: Final = 0x1F
+
+
+def recognises(data: bytes) -> bool:
+    """Whether bytes begin like a report: its version as a little-endian word. The response begins with its status, which is 0."""
+    return data[1:4] == bytes(3) and data[:1] in {b"\x02", b"\x03", b"\x04", b"\x05"}
 
 
 def decode_report(data: bytes) -> Report:
