@@ -75,9 +75,12 @@ class Certificate:
     signed: Signed = field(repr=False)
 
     @staticmethod
-    def from_der(data: bytes) -> Certificate:
-        """The certificate in ``data``; raises ``MalformedError`` for everything that RFC 5280 and DER do not allow."""
-        return _certificate(bytes(data))
+    def from_der(data: bytes, *, long_times: bool = False) -> Certificate:
+        """The certificate in ``data``; raises ``MalformedError`` for everything that RFC 5280 and DER do not allow.
+
+        ``long_times`` admits one deviation, times before 2050 in the long form (``docs/adr/0009-ocsp-times.md``).
+        """
+        return _certificate(bytes(data), long_times)
 
     @property
     def spki_sha256(self) -> bytes:
@@ -173,7 +176,7 @@ class Crl:
 
 
 @functools.lru_cache(maxsize=64)
-def _certificate(data: bytes) -> Certificate:
+def _certificate(data: bytes, long_times: bool) -> Certificate:  # noqa: FBT001 - a key of the cache
     """Read one certificate; the same roots and intermediates come with every piece of evidence, so some are kept."""
     what = "certificate"
     signed, algorithm, parts = open_signed(data, what, MAX_CERTIFICATE)
@@ -194,8 +197,8 @@ def _certificate(data: bytes) -> Certificate:
         subject_der=parts[5].encoded,
         issuer_der=parts[3].encoded,
         serial=serial_number(parts[1], what),
-        not_before=time(validity[0], what),
-        not_after=time(validity[1], what),
+        not_before=time(validity[0], what, long_times=long_times),
+        not_after=time(validity[1], what, long_times=long_times),
         public_key_der=parts[6].expect(der.SEQUENCE).encoded,
         extensions=MappingProxyType(found),
         is_ca=is_ca,

@@ -23,6 +23,7 @@ __all__ = [
     "name",
     "open_signed",
     "serial_number",
+    "signature_of",
     "time",
 ]
 
@@ -124,14 +125,18 @@ class Signed:
             raise NotGenuine("bad_signature", "the RSA signature does not verify") from None
 
 
+def signature_of(tbs: der.Element, algorithm: der.Element, signature: der.Element) -> Signed:
+    """The signature over ``tbs``, by the element that names its algorithm and the bit string that holds it."""
+    family, hash_name = _algorithm(algorithm)
+    return Signed(tbs.encoded, family, hash_name, signature.bits())
+
+
 def open_signed(data: bytes, what: str, max_size: int) -> tuple[Signed, der.Element, tuple[der.Element, ...]]:
     """The signature, the element that names its algorithm, and the parts of what it covers."""
     parts = der.decode(data, what=what, max_size=max_size).expect(der.SEQUENCE).children()
     if len(parts) != 3:
         raise MalformedError("unknown_format", f"{what}: not a signed structure of three parts")
-    family, hash_name = _algorithm(parts[1])
-    signed = Signed(parts[0].encoded, family, hash_name, parts[2].bits())
-    return signed, parts[1], parts[0].expect(der.SEQUENCE).children()
+    return signature_of(*parts), parts[1], parts[0].expect(der.SEQUENCE).children()
 
 
 def expect_algorithm(inner: der.Element, outer: der.Element) -> None:
@@ -193,14 +198,17 @@ def serial_number(element: der.Element, what: str) -> int:
     return serial
 
 
-def time(element: der.Element, what: str) -> datetime:
-    """UTCTime up to 2049, GeneralizedTime from 2050, as RFC 5280, section 4.1.2.5, demands."""
+def time(element: der.Element, what: str, *, long_times: bool = False) -> datetime:
+    """UTCTime up to 2049, GeneralizedTime from 2050, as RFC 5280, section 4.1.2.5, demands.
+
+    ``long_times`` admits GeneralizedTime for every year, for the issuers named in ``docs/adr/0009-ocsp-times.md``.
+    """
     if element.tag not in {0x17, 0x18}:
         raise MalformedError("non_canonical", f"{what}: a time of another type")
     text = element.content.decode("ascii")
     if element.tag == 0x17:
         text = ("20" if text[:2] < "50" else "19") + text
-    elif text[:4] < "2050":
+    elif text[:4] < "2050" and not long_times:
         raise MalformedError("non_canonical", f"{what}: a time before 2050 in the long form")
     year, rest = int(text[:4]), text[4:]
     month, day, hour, minute, second = (int(rest[i : i + 2]) for i in range(0, 10, 2))
