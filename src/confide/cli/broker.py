@@ -31,15 +31,12 @@ _identity = click.option(
 @contextmanager
 def _attested(
     url: str,
-    policy_path: Path,
-    endorsement_paths: tuple[Path, ...],
     *,
-    allow_simulated: bool,
-    anchor: str | None,
+    trusted: trust.Trusted,
 ) -> Iterator[BrokerClient]:
     from confide.channel.client import Client
 
-    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    verifier = trusted.verifier()
     with Client(url, verifier) as client:
         if client.attestation.simulated:
             output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))

@@ -94,10 +94,12 @@ def data_bytes(content: bytes) -> None:
 def report(error: ConfideError) -> None:
     """Print an error: what is wrong, its code, every further finding, and what to do."""
     talk(f"{paint('error:', 'bad')} {error.message} [{error.code}]")
+    hints = [error.hint]
     for reason in getattr(error, "reasons", ())[1:]:
         talk(f"   and: {reason.message} [{reason.code}]")
-    if error.hint:
-        talk(f"{paint('hint:', 'bold')} {error.hint}")
+        hints.append(reason.hint)
+    for hint in dict.fromkeys(filter(None, hints)):
+        talk(f"{paint('hint:', 'bold')} {hint}")
 
 
 @contextmanager
@@ -154,3 +156,43 @@ def table(rows: Sequence[Sequence[str]], headings: Sequence[str]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in everything
     )
+
+
+def tree(value: Mapping[str, object], *, depth: int = 0) -> str:
+    """Nested fields as an indented outline, one field a line."""
+    width = max((len(printable(name)) for name, item in value.items() if not _nested(item)), default=0)
+    lines: list[str] = []
+    for name, item in value.items():
+        label = "  " * depth + printable(name)
+        if isinstance(item, dict):
+            lines += [label, tree(item, depth=depth + 1)]
+        elif _nested(item) and isinstance(item, list | tuple):
+            for number, inner in enumerate(item):
+                lines += [f"{label} {number}", tree(inner, depth=depth + 1)]
+        else:
+            lines.append(f"{label.ljust(2 * depth + width)}  {printable(shown(item))}".rstrip())
+    return "\n".join(lines)
+
+
+def _nested(value: object) -> bool:
+    """Whether a value gets an outline of its own: a non-empty mapping, or a list of mappings."""
+    if isinstance(value, dict):
+        return True
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(one, dict) for one in value)
+
+
+def shown(value: object) -> str:
+    """A value for a person on one line: what is set, component by component, and a dash for what is not there."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "yes" if value else "no"
+        case dict():
+            flags = [name for name, item in value.items() if item is True]
+            others = [f"{name} {shown(item)}" for name, item in value.items() if not isinstance(item, bool)]
+            return ", ".join(others + flags) or "-"
+        case list() | tuple():
+            return ", ".join(shown(item) for item in value) or "-"
+        case _:
+            return str(value)

@@ -252,11 +252,8 @@ def _check_files(service: Service, files: Mapping[str, Path]) -> None:
 )
 def unlock(
     url: str,
-    policy_path: Path,
-    endorsement_paths: tuple[Path, ...],
     *,
-    allow_simulated: bool,
-    anchor: str | None,
+    trusted: trust.Trusted,
     names: tuple[str, ...],
     lease: int,
     identity_name: str,
@@ -267,7 +264,7 @@ def unlock(
     from confide.keys.keyring import Keyring
 
     owner, keyring = Identity.open(identity_name), Keyring()
-    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    verifier = trusted.verifier()
     wanted = names or tuple(
         name for name, public in unlocking.awaited(url).owners.items() if public == owner.public
     )

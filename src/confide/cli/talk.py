@@ -41,11 +41,8 @@ _MAX_INPUT = 1 << 30
 def call(
     url: str,
     path: str,
-    policy_path: Path,
-    endorsement_paths: tuple[Path, ...],
     *,
-    allow_simulated: bool,
-    anchor: str | None,
+    trusted: trust.Trusted,
     input_path: Path | None,
     method: str | None,
     content_type: str,
@@ -58,7 +55,7 @@ def call(
     from confide.channel.client import Client
     from confide.channel.shell import EXTENSION
 
-    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    verifier = trusted.verifier()
     body = None
     if input_path is not None:
         body = sys.stdin.buffer.read(_MAX_INPUT) if str(input_path) == "-" else input_path.read_bytes()
@@ -113,11 +110,8 @@ def _receipt(exchange: Exchange) -> dict[str, object]:
 @click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT")
 def proxy(
     url: str,
-    policy_path: Path,
-    endorsement_paths: tuple[Path, ...],
     *,
-    allow_simulated: bool,
-    anchor: str | None,
+    trusted: trust.Trusted,
     listen: str,
 ) -> None:
     """Attest the service at URL, then let plain HTTP clients on this machine use it through this proxy.
@@ -137,11 +131,11 @@ def proxy(
         raise ConfigurationError(
             "address", "the proxy listens on loopback only: what it carries is plaintext"
         )
-    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    verifier = trusted.verifier()
     application = Proxy(AsyncAttestedTransport(url, verifier))
     listener = socket.create_server((host, port))
     output.talk(f"proxy for {url} on http://{host}:{listener.getsockname()[1]}")
-    if allow_simulated:
+    if trusted.allow_simulated:
         output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
     config = uvicorn.Config(
         application, log_level="error", access_log=False, lifespan="on", server_header=False

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,10 +18,9 @@ if TYPE_CHECKING:
 
     from confide.attestation.anchors import TrustAnchor
     from confide.attestation.evidence import Endorsements
+    from confide.attestation.reference import ReferenceValues
     from confide.attestation.result import AttestationResult
     from confide.attestation.verifier import Verifier
-
-_Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 SIMULATED_NOTICE = "SIMULATED: no hardware protects this enclave; whoever owns the machine can read it"
 
@@ -50,8 +51,60 @@ def parse_time(text: str | None) -> datetime:
         raise ConfigurationError("time", "the time is before the year 1 or after 9999 in UTC") from None
 
 
-def trust_options(command: _Command) -> _Command:
-    """Add --policy, --endorsements, --allow-simulated and --anchor to a command."""
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What a person said on the command line about whom to trust."""
+
+    policy_path: Path
+    endorsement_paths: tuple[Path, ...]
+    reference_paths: tuple[Path, ...]
+    allow_simulated: bool
+    anchor: str | None
+
+    def verifier(self) -> Verifier:
+        """The Verifier that these options describe."""
+        from confide.attestation.policy import AppraisalPolicy
+        from confide.attestation.verifier import Verifier
+
+        if self.allow_simulated != (self.anchor is not None):
+            raise ConfigurationError(
+                "consent",
+                "simulated evidence needs two consents, and only one was given",
+                hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
+            )
+        try:
+            anchors = () if self.anchor is None else _anchors(self.anchor)
+            policy = AppraisalPolicy.from_file(self.policy_path)
+            if self.reference_paths:
+                policy = policy.with_reference_values(_reference_values(self.reference_paths))
+            endorsed = endorsements(self.endorsement_paths)
+        except (MalformedError, NotAcceptable) as error:
+            # What the caller gave is wrong here; the exit codes 3 and 4 are kept for evidence.
+            raise ConfigurationError(error.code.partition(".")[2], error.message, hint=error.hint) from None
+        return Verifier(
+            policy,
+            endorsements=endorsed,
+            extra_anchors=anchors,
+            allow_simulated=self.allow_simulated,
+        )
+
+
+def trust_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add --policy, --endorsements, --reference-values, --allow-simulated and --anchor; the command gets ``trusted``."""
+
+    @functools.wraps(function)
+    def command(
+        *arguments: Any,
+        policy_path: Path,
+        endorsement_paths: tuple[Path, ...],
+        reference_paths: tuple[Path, ...],
+        allow_simulated: bool,
+        anchor: str | None,
+        **options: Any,
+    ) -> None:
+        trusted = Trusted(policy_path, endorsement_paths, reference_paths, allow_simulated, anchor)
+        function(*arguments, trusted=trusted, **options)
+
     for option in reversed(
         (
             click.option(
@@ -66,7 +119,15 @@ def trust_options(command: _Command) -> _Command:
                 "endorsement_paths",
                 multiple=True,
                 type=click.Path(exists=True, path_type=Path),
-                help="Certificates and CRLs (PEM or DER), or a folder of them; may be repeated.",
+                help="Certificates and CRLs (PEM or DER), collateral, RIMs, OCSP responses, key sets, event logs, what "
+                "`confide endorse` wrote, or a folder of them; may be repeated.",
+            ),
+            click.option(
+                "--reference-values",
+                "reference_paths",
+                multiple=True,
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help='Measurements for the registers that the policy spells "FILES": TOML or CoRIM; may be repeated.',
             ),
             click.option(
                 "--allow-simulated",
@@ -93,45 +154,28 @@ def endorsements(paths: tuple[Path, ...]) -> Endorsements | None:
     return formats.read_endorsements(paths)
 
 
-def verifier(
-    policy_path: Path, endorsement_paths: tuple[Path, ...], *, allow_simulated: bool, anchor: str | None
-) -> Verifier:
-    """The Verifier that these options describe."""
-    from confide.attestation.policy import AppraisalPolicy
-    from confide.attestation.verifier import Verifier
+def _reference_values(paths: tuple[Path, ...]) -> tuple[ReferenceValues, ...]:
+    from confide.attestation import reference
 
-    if allow_simulated != (anchor is not None):
-        raise ConfigurationError(
-            "consent",
-            "simulated evidence needs two consents, and only one was given",
-            hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
-        )
-    try:
-        anchors = () if anchor is None else (_anchor(anchor),)
-        policy = AppraisalPolicy.from_file(policy_path)
-        endorsed = endorsements(endorsement_paths)
-    except (MalformedError, NotAcceptable) as error:
-        # What the caller gave is wrong here; the exit codes 3 and 4 are kept for evidence.
-        raise ConfigurationError(error.code.partition(".")[2], error.message, hint=error.hint) from None
-    return Verifier(
-        policy,
-        endorsements=endorsed,
-        extra_anchors=anchors,
-        allow_simulated=allow_simulated,
-    )
+    return tuple(values for path in paths for values in reference.read(path.read_bytes()))
 
 
-def _anchor(text: str) -> TrustAnchor:
+def _anchors(text: str) -> tuple[TrustAnchor, ...]:
+    """The simulated roots in a file, each for every TEE: which of them a chain ends at is for the chain to show."""
     from confide import simulator
 
     if text == "local":
-        return simulator.anchor()
+        return (simulator.anchor(),)
+    from confide.attestation import schemes
     from confide.attestation.anchors import TrustAnchor
     from confide.crypto.x509 import parse_pem
     from confide.simulator.installation import PRODUCT
 
-    certificates = parse_pem(Path(text).read_bytes())
-    return TrustAnchor("snp", PRODUCT, tuple(certificate.der for certificate in certificates), simulated=True)
+    certificates = tuple(certificate.der for certificate in parse_pem(Path(text).read_bytes()))
+    return tuple(
+        TrustAnchor(tee, PRODUCT if tee == "snp" else "given", certificates, simulated=True)
+        for tee in schemes.PACKAGES
+    )
 
 
 def local_anchor_pem() -> bytes:

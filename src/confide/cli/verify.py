@@ -3,22 +3,36 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from confide.cli import output, trust
-from confide.errors import AttestationError, ConfigurationError, MalformedError
+from confide.errors import AttestationError, ConfideError, ConfigurationError, MalformedError
 from confide.wire import hexadecimal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from confide.attestation.claims import Claims
+    from confide.attestation.evidence import Evidence
+    from confide.attestation.policy import AppraisalPolicy
     from confide.attestation.result import AttestationResult
 
 _FORMATS = (
     "auto",
     "bundle",
     "snp",
+    "tdx",
+    "sgx",
+    "nitro",
+    "tpm",
+    "nvidia",
+    "token",
     "snp-response",
 )  # As `tees.formats.FORMATS`, which `--help` need not import.
 _evidence = click.argument("evidence", type=click.Path(exists=True, dir_okay=False, path_type=Path))
@@ -34,27 +48,12 @@ def _read(path: Path) -> bytes:
     return content
 
 
-def _report_data(text: str) -> bytes:
-    """The option's 64 bytes; a slip of the person who typed it is no finding about the evidence."""
+def _report_data(text: str, length: int | None = None) -> bytes:
+    """The option's bytes; a slip of the person who typed it is no finding about the evidence."""
     try:
-        return hexadecimal.decode(text, what="--report-data", length=64)
+        return hexadecimal.decode(text, what="--report-data", length=length)
     except MalformedError as error:
         raise ConfigurationError("report_data", error.message, hint=error.hint) from None
-
-
-def _shown(value: object) -> str:
-    """A claim for a person: what is set, component by component, and a dash for what is not there."""
-    match value:
-        case None:
-            return "-"
-        case dict():
-            flags = [name for name, item in value.items() if item is True]
-            others = [f"{name} {_shown(item)}" for name, item in value.items() if not isinstance(item, bool)]
-            return ", ".join(others + flags) or "-"
-        case list() | tuple():
-            return ", ".join(_shown(item) for item in value) or "-"
-        case _:
-            return str(value)
 
 
 def _show(result: AttestationResult) -> None:
@@ -66,32 +65,57 @@ def _show(result: AttestationResult) -> None:
         f"{label}: {result.tee}, tier {result.tier.name.lower()}, verified at {result.verified_at:%Y-%m-%dT%H:%M:%SZ}"
     )
     output.data(f"freshness: {result.freshness}")
-    claims = facts["claims"]
-    if isinstance(claims, dict):
-        rows = [(str(name), _shown(value)) for name, value in claims.items()]
-        output.data(output.table(rows, ("claim", "value")))
+    _show_part(result.claims, facts)
+    parts = facts["parts"]
+    for part, shown in zip(result.parts, parts if isinstance(parts, list) else (), strict=True):
+        output.data("")
+        output.data(
+            f"device: {part.tee}, tier {part.tier.name.lower()}, belongs to the platform: {part.binding}"
+        )
+        _show_part(part.claims, shown)
     for reason in result.reasons:
         output.data(f"note: {reason.message} [{reason.code}]")
+
+
+def _show_part(claims: Claims, facts: Mapping[str, object]) -> None:
+    if claims.chain:
+        output.data("vouched for by: " + " <- ".join(output.printable(one.name) for one in claims.chain))
+    described = facts["claims"]
+    if isinstance(described, dict):
+        rows = [(str(name), output.shown(value)) for name, value in described.items()]
+        output.data(output.table(rows, ("claim", "value")))
 
 
 @click.command()
 @_evidence
 @trust.trust_options
 @_format
-@click.option("--report-data", metavar="HEX", help="The 64 bytes that the evidence must be bound to.")
+@click.option(
+    "--device",
+    "devices",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Evidence of a device beside a raw EVIDENCE, such as a GPU's report; may be repeated.",
+)
+@click.option("--report-data", metavar="HEX", help="The bytes that the evidence must carry, all of them.")
 @click.option("--at", "at_text", metavar="TIME", help="Verify as of this time (RFC 3339) instead of now.")
 @click.option("--json", "as_json", is_flag=True, help="The verdict for machines.")
+@click.option(
+    "--html",
+    "html_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the verdict as a page for a reviewer.",
+)
 def verify(
     evidence: Path,
-    policy_path: Path,
-    endorsement_paths: tuple[Path, ...],
     *,
-    allow_simulated: bool,
-    anchor: str | None,
+    trusted: trust.Trusted,
     format_: str,
+    devices: tuple[Path, ...],
     report_data: str | None,
     at_text: str | None,
     as_json: bool,
+    html_path: Path | None,
 ) -> None:
     """Decide whether EVIDENCE is genuine and acceptable, offline.
 
@@ -99,24 +123,75 @@ def verify(
     not decide because an endorsement is missing.
     """
     from confide.attestation.result import refusal
-    from confide.tees import formats
 
-    verifier = trust.verifier(policy_path, endorsement_paths, allow_simulated=allow_simulated, anchor=anchor)
+    verifier = trusted.verifier()
     at = trust.parse_time(at_text)
     bound_to = None if report_data is None else _report_data(report_data)
+    content = _read(evidence)
+    read: Evidence | None = None
     try:
-        result = verifier.verify(formats.read(_read(evidence), format=format_), at=at, report_data=bound_to)
+        read = _with_devices(content, format_, devices)
+        result = verifier.verify(read, at=at, report_data=bound_to)
     except (AttestationError, MalformedError) as error:
+        outcome = refusal(error)
+        _write_page(html_path, outcome, content, read, verifier.policy, at)
         if as_json:
-            output.data_json(refusal(error))
+            output.data_json(outcome)
         else:
             output.data(f"{output.verdict(error).replace('_', ' ')}")
             output.report(error)
         raise click.exceptions.Exit(output.exit_code(error)) from None
+    outcome = result.to_json()
+    _write_page(html_path, outcome, content, read, verifier.policy, at)
     if as_json:
-        output.data_json(result.to_json())
+        output.data_json(outcome)
     else:
         _show(result)
+
+
+def _with_devices(content: bytes, format_: str, devices: tuple[Path, ...]) -> Evidence:
+    from confide.tees import formats
+
+    evidence = formats.read(content, format=format_)
+    if not devices:
+        return evidence
+    if evidence.devices or evidence.key_material is not None:
+        raise ConfigurationError(
+            "device", "a bundle names its devices itself", hint="give --device beside a raw vendor file only"
+        )
+    read = [formats.read(_read(path)) for path in devices]
+    endorsed = evidence.endorsements
+    for one in read:
+        endorsed = endorsed.merge(one.endorsements)
+    return replace(evidence, devices=tuple(one.platform for one in read), endorsements=endorsed)
+
+
+def _write_page(
+    path: Path | None,
+    outcome: Mapping[str, object],
+    content: bytes,
+    evidence: Evidence | None,
+    policy: AppraisalPolicy,
+    at: datetime,
+) -> None:
+    if path is None:
+        return
+    from confide.pages import verification
+    from confide.tees import formats
+
+    try:
+        fields = {} if evidence is None else formats.explain(evidence)
+    except ConfideError:
+        fields = {}  # What cannot be decoded cannot be shown; the outcome says why.
+    page = verification.render(
+        outcome,
+        evidence_fields=fields,
+        policy_text=policy.to_toml(),
+        evidence_digest=hashlib.sha256(content).digest(),
+        at=at,
+    )
+    path.write_text(page, encoding="utf-8")
+    output.talk(f"the verdict as a page: {path}")
 
 
 @click.command()
@@ -132,7 +207,7 @@ def inspect(evidence: Path, *, format_: str, as_json: bool) -> None:
         output.data_json({"trusted": False, "fields": fields})
         return
     output.talk(output.paint("decoded, not verified: anyone can write these bytes", "warn"))
-    output.data(output.table([(name, _shown(value)) for name, value in fields.items()], ("field", "value")))
+    output.data(output.tree(fields))
 
 
 @click.command()
@@ -168,7 +243,7 @@ def attest(*, tee: str, report_data: str) -> None:
     from confide.attestation.evidence import Evidence
     from confide.tees.snp import attest as snp
 
-    bound = _report_data(report_data)
+    bound = _report_data(report_data, 64)
     if tee not in {"auto", "snp"}:
         raise ConfigurationError("tee", "unknown TEE")
     made = snp.Device.find().attest(bound)
