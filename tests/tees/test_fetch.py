@@ -4,93 +4,49 @@
 from __future__ import annotations
 
 import gzip
-import threading
 import time
 import tracemalloc
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 
 from confide.crypto import x509
-from confide.errors import ConfideError, ConfigurationError, EndorsementsMissing, MalformedError
-from confide.tees import fetch, formats
-from confide.tees.snp import endorse, wire
-from support import snp
+from confide.errors import ConfigurationError, EndorsementsMissing, MalformedError
+from confide.tees import fetch
+from support import snp, vendor_service
+from support.vendor_service import HOST, respond, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from http.server import BaseHTTPRequestHandler
 
-HOST = "vendor.example"
 URL = f"https://{HOST}/certificate"
 
 
-class ToLoopback(httpx2.BaseTransport):
-    """Sends what is meant for a vendor to a server of the test, and counts it."""
+@pytest.fixture
+def get(monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]:
+    """Ask a service of the test for ``URL`` with the real client, to which only the CA of the tests is told."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._inner = httpx2.HTTPTransport()
-        self.asked: list[str] = []
+    def asked(service: vendor_service.Service, url: str = URL, **options: Any) -> bytes:
+        vendor_service.reached(service, monkeypatch)
+        chosen: dict[str, Any] = {
+            "timeout": 5.0,
+            "allowed_hosts": frozenset({HOST}),
+            "transport": vendor_service.transport(),
+        }
+        return fetch.get(url, **(chosen | options))
 
-    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        self.asked.append(str(request.url))
-        request.url = request.url.copy_with(scheme="http", host="127.0.0.1", port=self._port)
-        return self._inner.handle_request(request)
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-@contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[ToLoopback]:
-    """A service on loopback that answers every request with ``answer`` and ends with the test."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            try:
-                answer(self)
-            except OSError:
-                return  # The client hung up, as it should.
-
-        def log_message(self, *_: Any) -> None:
-            return
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield ToLoopback(server.server_port)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(timeout=5)
+    return asked
 
 
-def respond(status: int = 200, body: bytes = b"", **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in ({"content-length": str(len(body))} | headers).items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
+Get = Callable[..., bytes]
 
 
-def get(transport: ToLoopback, **options: Any) -> bytes:
-    return fetch.get(
-        URL, allowed_hosts=frozenset({HOST}), transport=transport, **({"timeout": 5.0} | options)
-    )
-
-
-def test_a_document_is_fetched() -> None:
-    with serving(respond(body=b"document")) as transport:
-        assert get(transport) == b"document"
-        assert transport.asked == [URL]
+def test_a_document_is_fetched(get: Get) -> None:
+    with serving(respond(body=b"document")) as service:
+        assert get(service) == b"document"
+        assert service.asked == [f"GET {URL}"]
 
 
 @pytest.mark.parametrize(
@@ -108,16 +64,16 @@ def test_a_document_is_fetched() -> None:
         (respond(200, b"short", content_length="10"), True),
     ],
 )
-def test_ev_34_every_answer_but_a_document_is_refused(answer: Any, retryable: bool) -> None:
-    with serving(answer) as transport:
+def test_ev_34_every_answer_but_a_document_is_refused(get: Get, answer: Any, retryable: bool) -> None:
+    with serving(answer) as service:
         with pytest.raises(EndorsementsMissing) as caught:
-            get(transport)
+            get(service)
 
         assert caught.value.retryable is retryable
-        assert transport.asked == [URL]
+        assert service.asked == [f"GET {URL}"]
 
 
-def test_ev_34_a_body_without_end_is_cut_off_at_the_limit() -> None:
+def test_ev_34_a_body_without_end_is_cut_off_at_the_limit(get: Get) -> None:
     def endless(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         handler.send_header("content-length", str(5 << 30))
@@ -125,11 +81,11 @@ def test_ev_34_a_body_without_end_is_cut_off_at_the_limit() -> None:
         for _ in range(1 << 16):
             handler.wfile.write(bytes(1 << 16))
 
-    with serving(endless) as transport:
+    with serving(endless) as service:
         tracemalloc.start()
         try:
             with pytest.raises(EndorsementsMissing):
-                get(transport, max_bytes=100_000)
+                get(service, max_bytes=100_000)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -137,11 +93,11 @@ def test_ev_34_a_body_without_end_is_cut_off_at_the_limit() -> None:
     assert peak < 8_000_000
 
 
-def test_ev_34_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
-    with serving(respond(body=bytes(1000))) as transport:
-        assert len(get(transport, max_bytes=1000)) == 1000
-    with serving(respond(body=bytes(1001))) as transport, pytest.raises(EndorsementsMissing):
-        get(transport, max_bytes=1000)
+def test_ev_34_a_body_of_exactly_the_limit_is_accepted_and_one_byte_more_is_not(get: Get) -> None:
+    with serving(respond(body=bytes(1000))) as service:
+        assert len(get(service, max_bytes=1000)) == 1000
+    with serving(respond(body=bytes(1001))) as service, pytest.raises(EndorsementsMissing):
+        get(service, max_bytes=1000)
 
 
 def drip_body(handler: BaseHTTPRequestHandler) -> None:
@@ -162,22 +118,121 @@ def drip_headers(handler: BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize("drip", [drip_body, drip_headers])
-def test_ev_34_a_service_that_drips_is_left(drip: Callable[[BaseHTTPRequestHandler], None]) -> None:
-    with serving(drip) as transport:
+def test_ev_34_a_service_that_drips_is_left(get: Get, drip: Callable[[BaseHTTPRequestHandler], None]) -> None:
+    with serving(drip) as service:
         begun = time.monotonic()
         with pytest.raises(EndorsementsMissing) as caught:
-            get(transport, timeout=0.5)
+            get(service, timeout=0.5)
         took = time.monotonic() - begun
 
     assert caught.value.retryable
     assert took < 2
 
 
-def test_ev_34_a_service_that_is_not_there_is_an_error_of_confide() -> None:
-    transport = ToLoopback(9)
+def test_ev_34_a_service_that_is_not_there_is_an_error_of_confide(get: Get) -> None:
+    with serving(respond()) as service:
+        pass
 
-    with pytest.raises(EndorsementsMissing):
-        get(transport)
+    with pytest.raises(EndorsementsMissing) as caught:
+        get(service)
+    assert caught.value.retryable
+
+
+@pytest.mark.parametrize(
+    "served",
+    [
+        {"seed": 2},
+        {"hosts": ("elsewhere.example",)},
+        {"hosts": ("sub.vendor.example",)},
+        {"not_after": vendor_service.NOW - timedelta(hours=1)},
+        {"not_before": vendor_service.NOW + timedelta(hours=1)},
+        {"tls": False},
+    ],
+    ids=["other CA", "other host", "host below", "expired", "not yet valid", "plain http"],
+)
+def test_ev_34_a_service_that_cannot_prove_its_name_is_told_nothing(get: Get, served: dict[str, Any]) -> None:
+    with serving(respond(body=b"document"), **served) as service:
+        with pytest.raises(EndorsementsMissing):
+            get(service)
+
+        assert service.connections == 1
+        assert service.asked == []
+
+
+def test_ev_34_the_client_trusts_no_ca_but_the_systems(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a transport of the test's, the very service of the passing test is refused, whatever the environment says."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/dev/null")
+
+    with serving(respond(body=b"document")) as service:
+        assert get(service) == b"document"
+        with pytest.raises(EndorsementsMissing):
+            get(service, transport=None)
+
+        assert service.asked == [f"GET {URL}"]
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+def test_ev_34_headers_without_end_are_refused(get: Get, size: int) -> None:
+    """One header of that many bytes is read or refused; a hundred of them are always too many."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        for index in range(1 + 200_000 // size // 10):
+            handler.send_header(f"x-{index}", "x" * size)
+        handler.send_header("content-length", "0")
+        handler.end_headers()
+
+    with serving(answer) as service, pytest.raises(EndorsementsMissing):
+        get(service)
+
+
+def test_ev_34_an_answer_without_a_start_is_refused(get: Get) -> None:
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(b"SSH-2.0-OpenSSH\r\n" * 100)
+
+    with serving(answer) as service, pytest.raises(EndorsementsMissing):
+        get(service)
+
+
+def test_a_question_is_posted_and_the_headers_that_were_asked_for_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    request = fetch.Request(URL, ("x-chain",), body=b"question", content_type="application/ocsp-request")
+
+    with serving(respond(body=b"answer", x_chain="%20a", x_other="b")) as service:
+        vendor_service.reached(service, monkeypatch)
+        answer = fetch.ask(request, allowed_hosts=frozenset({HOST}), transport=vendor_service.transport())
+
+    assert answer == fetch.Answer(b"answer", {"x-chain": "%20a"})
+    assert service.asked == [f"POST {URL}"]
+    assert service.bodies == [b"question"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"x_chain": ""}, {"x_chain": "x" * 16385}, {"x_chain": "a", "X_CHAIN": "b"}],
+    ids=["absent", "empty", "too long", "twice"],
+)
+def test_ev_34_a_wanted_header_of_another_form_is_refused(
+    headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = fetch.Request(URL, ("x-chain",), leaf="collateral")
+
+    with serving(respond(200, b"answer", **headers)) as service:
+        vendor_service.reached(service, monkeypatch)
+        with pytest.raises(EndorsementsMissing) as caught:
+            fetch.ask(request, allowed_hosts=frozenset({HOST}), transport=vendor_service.transport())
+
+    assert caught.value.code == "endorsements_missing.collateral"
+
+
+def test_a_question_that_is_too_long_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(respond(body=b"answer")) as service:
+        vendor_service.reached(service, monkeypatch)
+        with pytest.raises(ConfigurationError):
+            fetch.ask(fetch.Request(URL, body=bytes(4097)), allowed_hosts=frozenset({HOST}))
+
+        assert service.connections == 0
 
 
 @pytest.mark.parametrize(
@@ -201,27 +256,36 @@ def test_ev_34_a_service_that_is_not_there_is_an_error_of_confide() -> None:
         "https://v\u0435ndor.example/",
     ],
 )
-def test_ev_35_only_named_hosts_are_asked(url: str) -> None:
-    with serving(respond(body=b"x")) as transport:
+def test_ev_35_only_named_hosts_are_asked(get: Get, url: str) -> None:
+    with serving(respond(body=b"x")) as service:
         with pytest.raises(ConfigurationError) as caught:
-            fetch.get(url, allowed_hosts=frozenset({HOST}), transport=transport)
+            get(service, url)
 
         assert caught.value.code == "configuration.address"
-        assert transport.asked == []
+        assert service.connections == 0
 
 
 def test_ev_35_the_vendors_hosts_are_the_only_ones_by_default() -> None:
-    assert frozenset({"kdsintf.amd.com"}) == fetch.ALLOWED_HOSTS
+    vendors = {
+        "kdsintf.amd.com",
+        "api.trustedservices.intel.com",
+        "certificates.trustedservices.intel.com",
+        "rim.attestation.nvidia.com",
+        "ocsp.ndis.nvidia.com",
+    }
+
+    assert vendors == fetch.ALLOWED_HOSTS
     with pytest.raises(ConfigurationError):
         fetch.get("https://kds.example/vcek")
 
 
-def test_ev_35_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ev_35_proxies_of_the_environment_are_not_used(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
 
-    with serving(respond(body=b"document")) as transport:
-        assert get(transport) == b"document"
+    with serving(respond(body=b"document")) as service:
+        assert get(service) == b"document"
+        assert service.asked == [f"GET {URL}"]
 
 
 def test_what_was_fetched_is_written_as_pem() -> None:
@@ -234,46 +298,3 @@ def test_what_was_fetched_is_written_as_pem() -> None:
     for page in (b"<html>Sorry</html>", b"", b"0", b"\x30\x00", b"{}"):
         with pytest.raises(MalformedError):
             fetch.certificate_pem(page)
-
-
-@pytest.mark.parametrize(
-    ("case", "url"),
-    [
-        (
-            snp.mint(product="Genoa"),
-            f"https://kdsintf.amd.com/vcek/v1/Genoa/{'22' * 64}?blSPL=10&teeSPL=00&snpSPL=23&ucodeSPL=84",
-        ),
-        (
-            snp.mint(product="Turin", version=5),
-            f"https://kdsintf.amd.com/vcek/v1/Turin/{'33' * 8}?fmcSPL=01&blSPL=02&teeSPL=03&snpSPL=04&ucodeSPL=81",
-        ),
-        (
-            snp.mint(product="Milan"),
-            f"https://kdsintf.amd.com/vcek/v1/Milan/{'11' * 64}?blSPL=04&teeSPL=00&snpSPL=24&ucodeSPL=219",
-        ),
-    ],
-)
-def test_the_address_of_a_certificate_is_made_from_chip_id_and_reported_tcb(
-    case: snp.Minted, url: str
-) -> None:
-    product = url.split("/")[5]
-
-    assert formats.endorsement_urls(case.evidence) == (url, f"https://kdsintf.amd.com/vcek/v1/{product}/crl")
-    old = wire.decode_report(snp.mint(product=product, version=2).report)
-    assert endorse.certificate_url(old, product=product) == url
-
-
-@pytest.mark.parametrize(
-    ("case", "code"),
-    [
-        (snp.mint(version=2), "configuration.product"),
-        (snp.mint(kind="vlek"), "configuration.endorsement"),
-        (snp.mint(report={"chip_id": bytes(64)}), "configuration.endorsement"),
-        (snp.mint(report={"cpuid_fam_id": 1}), "configuration.product"),
-    ],
-)
-def test_evidence_for_which_nothing_can_be_asked_says_why(case: snp.Minted, code: str) -> None:
-    with pytest.raises(ConfideError) as caught:
-        formats.endorsement_urls(case.evidence)
-
-    assert caught.value.code == code
