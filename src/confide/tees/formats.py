@@ -67,6 +67,9 @@ def read(data: bytes, *, format: str = "auto") -> Evidence:  # noqa: A002 - the 
         if azure.recognises(data):
             read_azure: Evidence = azure.read_azure(data)
             return read_azure
+    if format == "nitro":
+        # Real documents come inside a file of dstack's, of which nothing but the document is signed or kept.
+        data = _module("nitro", "wire").unframe(data)
     evidence = Evidence(EvidencePart(format, data))
     _explain_part(evidence.platform)  # A file that cannot be decoded is refused here, before anything is asked of it.
     return evidence

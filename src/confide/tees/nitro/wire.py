@@ -241,7 +241,7 @@ def explain(data: bytes) -> dict[str, object]:
     """The fields of a document for a person; nothing of it is verified."""
     document = decode_document(data)
     return {
-        "format": "AWS Nitro Enclaves attestation document (COSE_Sign1, ES384)",
+        "kind": "AWS Nitro Enclaves attestation document (COSE_Sign1, ES384)",
         "tagged": document.tagged,
         "module_id": document.module_id,
         "timestamp (ms since 1970)": document.timestamp,
