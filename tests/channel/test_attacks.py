@@ -80,7 +80,7 @@ def test_bnd_04_a_flood_of_nonces_is_bounded_and_those_who_wait_are_served() -> 
     with pytest.raises(EnclaveError) as flood:
         world.instance.enter_nonce(os.urandom(32))
     batch = world.instance.close_batch()
-    batch.finish(world.attester.attest(batch.report_data))
+    batch.quote(world.attester)
     result = verifier().verify(
         ticket.bundle(), at=world.clock.wall(), nonce=honest, age=timedelta(0), purpose="channel"
     )
@@ -96,7 +96,7 @@ def test_bnd_04_a_full_batch_is_made_without_stopping_the_instance() -> None:
     nonces = [os.urandom(32) for _ in range(4096)]
     tickets = [world.instance.enter_nonce(nonce) for nonce in nonces]
     batch = world.instance.close_batch()
-    batch.finish(world.attester.attest(batch.report_data))
+    batch.quote(world.attester)
 
     for index in (0, 1, 2047, 4095):
         result = verifier().verify(

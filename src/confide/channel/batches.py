@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from confide.attestation import binding
+from confide.attestation.attester import quote
 from confide.attestation.evidence import Evidence
 from confide.errors import ChannelError, EnclaveError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from confide.attestation.attester import PlatformEvidence
+    from confide.attestation.attester import Attester, PlatformEvidence
     from confide.channel.sessions import ChannelKey
 
 __all__ = ["Batch", "NonceQueue", "Ticket"]
@@ -85,27 +86,29 @@ class NonceQueue:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Nonces that share one key and one quote; ``report_data`` (64 bytes) is what the device is asked to attest."""
+    """Nonces that share one key and one quote over their ``root`` (64 bytes)."""
 
     tickets: Sequence[Ticket]
     key: ChannelKey
     manifest: bytes
     leaves: tuple[bytes, ...]
-    report_data: bytes
+    root: bytes
 
     @classmethod
     def of(cls, tickets: Sequence[Ticket], key: ChannelKey, manifest: bytes) -> Batch:
         """Bind ``key``, which must be younger than every nonce, to the nonces."""
         leaves = tuple(binding.leaf(ticket.nonce, key.material) for ticket in tickets)
-        return cls(tickets, key, manifest, leaves, binding.report_data(binding.batch_root(leaves)))
+        return cls(tickets, key, manifest, leaves, binding.batch_root(leaves))
+
+    def quote(self, attester: Attester) -> None:
+        """Ask the device, which may take its time, and give each nonce its evidence."""
+        self.finish(quote(attester, self.root))
 
     def finish(self, quoted: PlatformEvidence) -> None:
-        """Give each nonce its evidence; ``enclave.bad_state`` if devices were quoted that the report does not cover."""
-        if quoted.devices:
-            raise EnclaveError("bad_state", "the report does not cover the evidence of further devices")
+        """Give each nonce the evidence that was made for ``root``."""
         evidence = Evidence(
             platform=quoted.platform,
-            devices=(),
+            devices=quoted.devices,
             key_material=self.key.material,
             manifest=self.manifest,
             proof=None,

@@ -12,6 +12,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from confide.attestation.attester import quote
 from confide.channel import head as heads
 from confide.channel.deadlines import Deadlines
 from confide.channel.exchange import InnerExchange, send_status
@@ -229,9 +230,7 @@ class Gateway:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="confide-attest")
         loop = asyncio.get_running_loop()
         try:
-            quoted = await loop.run_in_executor(
-                self._executor, self._instance.attester.attest, batch.report_data
-            )
+            quoted = await loop.run_in_executor(self._executor, quote, self._instance.attester, batch.root)
             batch.finish(quoted)
         except Exception as error:  # noqa: BLE001 - a device's driver may raise anything.
             self._tell(error)

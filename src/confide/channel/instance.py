@@ -98,7 +98,7 @@ class Instance:
         return self.table.making_wait(self.monotonic()) if len(self.queue) else None
 
     def close_batch(self) -> Batch:
-        """Make a key for all who wait. The caller quotes ``report_data`` and calls ``finish``, or lets the tickets fail."""
+        """Make a key for all who wait. The caller has it quoted, or lets the tickets fail."""
         self.check_process()
         # The nonces are there, so the key is younger than each of them; if it cannot be made, they still wait.
         key = self._make_key(FRESH_LIFETIME, FRESH_LIFETIME)
@@ -133,12 +133,12 @@ class Instance:
             if found is not None:
                 return found
             batch = self.close_cached_batch()
-            batch.finish(self.attester.attest(batch.report_data))
+            batch.quote(self.attester)
             self.keep_cached(batch)
             return batch.tickets[0].bundle()
         ticket = self.enter_nonce(nonce)
         batch = self.close_batch()
-        batch.finish(self.attester.attest(batch.report_data))
+        batch.quote(self.attester)
         return ticket.bundle()
 
     # Requests

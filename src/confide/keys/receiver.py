@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from confide.attestation import binding
+from confide.attestation.attester import quote
 from confide.attestation.evidence import Evidence
 from confide.attestation.key_material import KeyMaterial, kid
 from confide.crypto import hpke
@@ -134,7 +135,7 @@ class Receiver:
                 max_session=LIFETIME,
             ).encode()
             leaf = binding.leaf(nonce, material)
-            answer = self._attester.attest(binding.report_data(binding.batch_root([leaf])))
+            answer = quote(self._attester, binding.batch_root([leaf]))
         finally:
             self._device.release()
         evidence = Evidence(
