@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
-from confide.tees import fetch
-from support import bundles, snp
+from confide.attestation.evidence import Endorsements
+from confide.cli import output, trust
+from confide.tees import endorsing, fetch
+from support import bundles, snp, vendors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,7 +217,9 @@ def test_what_endorse_writes_is_what_verify_reads(
     folder = shared / "evidence" / "sev-snp"
     crl = snp.authority().crl()
     answers = {"vcek": (folder / "genoa-v3.vcek.der").read_bytes(), "crl": crl}
-    monkeypatch.setattr(fetch, "get", lambda url: answers["crl" if url.endswith("/crl") else "vcek"])
+    monkeypatch.setattr(
+        fetch, "ask", lambda one: fetch.Answer(answers["crl" if one.url.endswith("/crl") else "vcek"])
+    )
     report, written = folder / "genoa-v3.report.bin", tmp_path / "endorsements.pem"
     options = ("--policy", policy(tmp_path), "--at", "2026-06-01T00:00:00Z")
 
@@ -222,6 +227,33 @@ def test_what_endorse_writes_is_what_verify_reads(
 
     assert confide("verify", report, *options).code == 5
     assert confide("verify", report, *options, "--endorsements", written).code == 0
+
+
+def test_endorse_asks_once_a_day_and_writes_one_file_where_there_is_more_than_certificates(
+    confide: Confide, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shared / "evidence" / "tdx"
+    document = json.loads((folder / "v4-uptodate.collateral-eval17.json").read_bytes())
+    # What is cached must not have expired now, which the sample's own collateral has.
+    monkeypatch.setattr(endorsing, "expires", lambda *_: trust.now() + timedelta(hours=1))
+    log: list[str] = []
+    monkeypatch.setattr(
+        fetch, "ask", vendors.in_memory(vendors.pcs_pages("tdx", "B0C06F000000", "platform", document), log)
+    )
+    written: list[bytes] = []
+    monkeypatch.setattr(output, "data_bytes", written.append)
+
+    first = confide("endorse", folder / "v4-uptodate.quote.bin")
+    assert first.code == 0, first.err
+    assert "asking api.trustedservices.intel.com" in first.err
+    assert len(log) == 4
+    assert json.loads(Endorsements.decode(written[0]).documents[0].data) == document
+
+    assert confide("endorse", folder / "v4-uptodate.quote.bin").code == 0
+    assert len(log) == 4
+    assert confide("endorse", folder / "v4-uptodate.quote.bin", "--no-cache").code == 0
+    assert len(log) == 8
+    assert written[0] == written[1] == written[2]
 
 
 def test_the_answer_of_the_ioctl_can_be_named_as_the_hint_says(

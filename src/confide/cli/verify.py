@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -218,18 +219,28 @@ def inspect(evidence: Path, *, format_: str, as_json: bool) -> None:
     type=click.Choice(("Milan", "Genoa", "Turin")),
     help="For reports that do not say it (version 2).",
 )
-def endorse(evidence: Path, *, format_: str, product: str | None) -> None:
-    """Fetch the vendor's certificates for EVIDENCE, as PEM on stdout. The only command that asks a vendor."""
-    from confide.tees import fetch, formats
+@click.option("--no-cache", is_flag=True, help="Ask the vendors for everything anew.")
+def endorse(evidence: Path, *, format_: str, product: str | None, no_cache: bool) -> None:
+    """Fetch what vendors say about EVIDENCE. The only command that asks a vendor.
 
-    needed = formats.endorsement_urls(formats.read(_read(evidence), format=format_), product=product)
-    if not needed:
-        raise ConfigurationError(
-            "nothing_to_fetch", "this evidence names no endorsement that a vendor publishes"
-        )
-    for url in needed:
-        output.talk(f"asking {url.split('/')[2]}")
-        output.data(fetch.certificate_pem(fetch.get(url)).rstrip())
+    On stdout, for `verify --endorsements`: PEM where it is certificates and CRLs, else one binary file. Answers are kept below
+    `$XDG_CACHE_HOME/confide/endorsements` for as long as they are good, and for a day at most.
+    """
+    from confide.tees import cache, endorsing, fetch, formats
+
+    ask: fetch.Ask = fetch.ask
+    if not no_cache:
+        kept = cache.Cache(cache.default_directory(os.environ, Path.home()))
+        ask = cache.cached(ask, kept, now=trust.now, expires=endorsing.expires)
+    read = formats.read(_read(evidence), format=format_)
+    found = endorsing.collect(
+        read, product=product, ask=ask, progress=lambda host: output.talk(f"asking {host}")
+    )
+    content = endorsing.as_file(found)
+    if found.documents:
+        output.data_bytes(content)
+    else:
+        output.data(content.decode("ascii").rstrip())
 
 
 @click.command()
