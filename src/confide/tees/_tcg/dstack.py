@@ -2,8 +2,8 @@
 """dstack's event log: a JSON list of {imr, event_type, digest, event, event_payload}, where imr 0 is RTMR0.
 
 For events that dstack's own runtime extends into RTMR3 (type 0x08000001) the digest is
-SHA-384(event_type, 4 bytes little-endian || ":" || event || ":" || event_payload). Source: dstack, cc-eventlog. Names may
-not contain a colon here: one that did could be cut in two ways with the same digest.
+SHA-384(event_type, 4 bytes little-endian || ":" || event || ":" || event_payload). Source: dstack, cc-eventlog. A name or
+payload with a colon can be cut in two ways with the same digest, so that readers must cut at the first one.
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ def _event(row: Any) -> Event:
     name = fields.text("event", _MAX_NAME)
     payload = unhex(fields.text("event_payload", 2 * _MAX_PAYLOAD), what="dstack event payload")
     fields.end()
-    if kind == events.DSTACK_RUNTIME and ":" in name:
-        raise MalformedError("non_canonical", "the name of a dstack event has a colon")
     return events.Event(imr + 1, kind, MappingProxyType({"sha384": digest}), payload, name)
 
 
