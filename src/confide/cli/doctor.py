@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -12,18 +13,22 @@ from pathlib import Path
 import click
 
 from confide.cli import output, trust
+from confide.errors import ConfideError
 
-# What a guest sees of each TEE, in the order in which confide asks.
-_DEVICES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
-    ("AMD SEV-SNP", "snp", ("/sys/kernel/config/tsm/report", "/dev/sev-guest")),
-    ("Intel TDX", "tdx", ("/dev/tdx_guest",)),
-    ("Intel SGX (Gramine)", "sgx", ("/dev/attestation/quote",)),
-    ("AWS Nitro", "nitro", ("/dev/nsm",)),
-    ("vTPM", "tpm", ("/dev/tpmrm0",)),
-    ("NVIDIA confidential GPU", "nvidia", ("/dev/nvidiactl",)),
+_TEES: tuple[tuple[str, str], ...] = (
+    ("AMD SEV-SNP", "snp"),
+    ("Intel TDX", "tdx"),
+    ("Intel SGX (Gramine)", "sgx"),
+    ("AWS Nitro", "nitro"),
+    ("vTPM", "tpm"),
+    ("NVIDIA confidential GPU", "nvidia"),
 )
-_SUPPORTED = frozenset({"snp"})
+# What AMD's SEV_STATUS register says of the guest that reads it (APM volume 2, 15.34.10); the driver `msr` shows it to root.
+_MSR = Path("/dev/cpu/0/msr")
+_SEV_STATUS = 0xC0010131
 _EXTRAS = (
+    ("nvidia", ("lxml",), "reference values of NVIDIA GPUs"),
+    ("nvml", ("pynvml",), "evidence of this machine's GPUs"),
     ("onnx", ("numpy", "onnxruntime"), "serving ONNX models"),
     ("httpx", ("httpx",), "clients built on httpx"),
     ("fast", ("uvloop", "httptools"), "a faster server"),
@@ -39,17 +44,42 @@ class _Finding:
 
 
 def _tees() -> list[_Finding]:
-    found = []
-    for label, name, paths in _DEVICES:
-        there = [path for path in paths if Path(path).exists()]
-        if not there:
-            found.append(_Finding(label, "absent", ""))
-        elif name in _SUPPORTED:
-            usable = os.access(there[0], os.R_OK | os.W_OK)
-            found.append(_Finding(label, "present" if usable else "no permission", there[0]))
-        else:
-            found.append(_Finding(label, "present, not supported yet", there[0]))
+    from confide.attestation import schemes
+
+    found = [_finding(label, schemes.PACKAGES[tee]) for label, tee in _TEES]
+    generation = _sev_without_snp()
+    if generation is not None:
+        found.insert(
+            1,
+            _Finding(
+                f"AMD {generation} without SNP",
+                "refused",
+                "memory has no integrity and the guest cannot ask for a report: use a machine with SEV-SNP",
+            ),
+        )
     return found
+
+
+def _finding(label: str, package: str) -> _Finding:
+    """Whether the TEE's device is there and answers to its driver."""
+    device = importlib.import_module(f"{package}.attest").Device
+    try:
+        device.find()
+    except ConfideError as error:
+        return _Finding(label, "absent", error.message)
+    return _Finding(label, "present", "")
+
+
+def _sev_without_snp(msr: Path = _MSR) -> str | None:
+    """The name of an older generation of SEV that this machine runs under, or None; also where it cannot be told."""
+    try:
+        with msr.open("rb") as file:
+            status = int.from_bytes(os.pread(file.fileno(), 8, _SEV_STATUS), "little")
+    except OSError:
+        return None
+    if not status & 1 or status & 4:
+        return None
+    return "SEV-ES" if status & 2 else "SEV"
 
 
 def _extras() -> list[_Finding]:
@@ -83,7 +113,7 @@ def doctor(*, as_json: bool, export_anchor: Path | None) -> None:
             {
                 "machine": platform.machine(),
                 "system": f"{platform.system()} {platform.release()}",
-                "tees": [{"tee": f.what, "state": f.state, "device": f.detail} for f in tees],
+                "tees": [{"tee": f.what, "state": f.state, "detail": f.detail} for f in tees],
                 "simulated": not real,
                 "level": confinement.level.name,
                 "primitives": {
@@ -97,7 +127,7 @@ def doctor(*, as_json: bool, export_anchor: Path | None) -> None:
         f"machine: {platform.system()} {platform.release()}, {platform.machine()}, Python {platform.python_version()}"
     )
     output.data("")
-    output.data(output.table([(f.what, f.state, f.detail) for f in tees], ("TEE", "state", "device")))
+    output.data(output.table([(f.what, f.state, f.detail) for f in tees], ("TEE", "state", "why")))
     output.data("")
     if real:
         output.data(f"`--tee auto` would use {real[0].what}.")
