@@ -188,8 +188,14 @@ def issue(
         signing_key._key,  # noqa: SLF001
         _HASHES[hash_name],
         rsa_padding=_padding(signing_key, hash_name, pkcs1=pkcs1),
+        ecdsa_deterministic=_deterministic(signing_key),
     )
     return made.public_bytes(serialization.Encoding.DER)
+
+
+def _deterministic(key: IssuingKey) -> bool | None:
+    # RFC 6979: the same inputs give the same certificate, so that a simulated root need not be stored.
+    return True if isinstance(key._key, ec.EllipticCurvePrivateKey) else None  # noqa: SLF001
 
 
 def _public_key(public_key: bytes) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
