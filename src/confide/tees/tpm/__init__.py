@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TPM 2.0 quotes: of Azure's and Google's virtual TPMs, of swtpm and of chips."""
