@@ -337,8 +337,10 @@ def _check_formats(evidence: Evidence) -> None:
     formats = [part.format for part in evidence.devices]
     if any(name not in schemes.DEVICES for name in formats):
         raise MalformedError("unknown_format", "a device's evidence is of no format known for devices")
-    if formats and evidence.platform.format not in {*schemes.CPU, "tpm"}:
-        raise MalformedError("unknown_format", "evidence of this kind stands alone, without devices")
+    if formats and evidence.platform.format == "token":
+        raise MalformedError("unknown_format", "a token stands alone, without devices")
+    if evidence.platform.format == "nvidia" and any(name != "nvidia" for name in formats):
+        raise MalformedError("unknown_format", "beside a GPU alone there can be only further GPUs")
     if formats.count("tpm") + (evidence.platform.format == "tpm") > 1:
         raise MalformedError("unknown_format", "the evidence has more than one TPM")
 

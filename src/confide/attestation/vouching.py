@@ -142,7 +142,7 @@ def bind(
             raise ConfigurationError(
                 "report_data", "report data is exactly 64 bytes", hint="give all of it, not a prefix"
             )
-        if not binding.equal(asked.report_data, claims.report_data):
+        if not _carries(claims, asked.report_data):
             refuse("channel", f"{_CARRIED[claims.tee]} is not the one asked for")
     if asked.nonce is None and asked.purpose is not None and not asked.cached:
         refuse(
@@ -193,6 +193,14 @@ def bind(
         if claimed > timedelta(seconds=material.lifetime) + OVERLAP:
             refuse("stale", "the lifetime that the key claims for itself is over", "ask for the bundle again")
     return Bound("claimed", claimed, root), found
+
+
+def _carries(claims: Claims, data: bytes) -> bool:
+    """Whether the carrier has exactly ``data``; a TPM has the hash of 64 bytes in their place, as the binding has it."""
+    hashed = claims.tee == "tpm" and len(data) == binding.REPORT_DATA_BYTES
+    return binding.equal(data, claims.report_data) or (
+        hashed and binding.equal(binding.tpm_qualifying_data(data), claims.report_data)
+    )
 
 
 def is_carrier(part: EvidencePart) -> bool:

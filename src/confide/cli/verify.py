@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from confide.attestation import schemes
 from confide.cli import output, trust
-from confide.errors import AttestationError, ConfideError, ConfigurationError, MalformedError
+from confide.errors import AttestationError, ConfideError, ConfigurationError, MalformedError, TeeUnavailable
 from confide.wire import hexadecimal
 
 if TYPE_CHECKING:
@@ -243,20 +245,56 @@ def endorse(evidence: Path, *, format_: str, product: str | None, no_cache: bool
         output.data(content.decode("ascii").rstrip())
 
 
+_REAL = ("snp", "tdx", "nitro", "sgx", "tpm", "nvidia")
+_SIMULATED = tuple(f"simulated-{tee}" for tee in _REAL)
+_NONCE_BYTES = {"nvidia": 32}
+
+
 @click.command()
-@click.option("--tee", type=click.Choice(("auto", "snp")), default="auto", show_default=True)
-@click.option("--report-data", metavar="HEX", required=True, help="The 64 bytes to bind the evidence to.")
+@click.option("--tee", type=click.Choice(("auto", *_REAL, *_SIMULATED)), default="auto", show_default=True)
+@click.option(
+    "--report-data",
+    metavar="HEX",
+    required=True,
+    help="The 64 bytes to bind the evidence to; for GPUs the 32 bytes of their nonce.",
+)
 def attest(*, tee: str, report_data: str) -> None:
     """Ask this machine's TEE for evidence over REPORT-DATA; the bundle goes to stdout.
 
-    Never falls back to the simulated TEE: that one vouches only for enclaves that confide launched.
+    Never falls back to a simulated TEE. `simulated-TEE` makes an example in that TEE's format under this user's local root, for
+    trying out policies: it is about no program at all.
     """
     from confide.attestation.evidence import Evidence
-    from confide.tees.snp import attest as snp
 
-    bound = _report_data(report_data, 64)
-    if tee not in {"auto", "snp"}:
-        raise ConfigurationError("tee", "unknown TEE")
-    made = snp.Device.find().attest(bound)
-    bundle = Evidence(platform=made.platform, devices=made.devices, endorsements=made.endorsements)
+    name = tee.removeprefix("simulated-")
+    bound = _report_data(report_data, _NONCE_BYTES.get(name, 64))
+    if name != tee:
+        from confide.simulator import devices
+
+        output.talk(output.paint(trust.SIMULATED_NOTICE, "warn"))
+        output.data_bytes(devices.example(name, bound, at=trust.now()).encode())
+        return
+    if name == "nvidia":
+        found = _find((name,)).device_evidence(bound)
+        bundle = Evidence(found.devices[0], found.devices[1:], endorsements=found.endorsements)
+    else:
+        made = _find(_REAL[:-1] if tee == "auto" else (tee,)).attest(bound)
+        bundle = Evidence(made.platform, made.devices, endorsements=made.endorsements)
     output.data_bytes(bundle.encode())
+
+
+def _find(tees: tuple[str, ...]) -> Any:
+    """The device of the first of ``tees`` that this machine has; the last one's error where it has none."""
+    missing: ConfideError | None = None
+    for tee in tees:
+        try:
+            return importlib.import_module(f"{schemes.PACKAGES[tee]}.attest").Device.find()
+        except ConfideError as error:
+            missing = missing or error
+    if len(tees) > 1 or missing is None:
+        raise TeeUnavailable(
+            "bad_state",
+            "no TEE was found on this machine",
+            hint="`confide doctor` says what is missing; `--tee simulated-snp` makes an example that proves nothing",
+        )
+    raise missing
