@@ -7,9 +7,16 @@ Source: Intel SDM, volume 3D, sections 36.7 (SECS, ATTRIBUTES, MISCSELECT) and 3
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["SgxFlags"]
+from confide.tees._dcap import explain as explain_
+from confide.tees._dcap import quote as quote_
+from confide.tees._dcap.quote import EnclaveReport
+
+if TYPE_CHECKING:
+    from confide.tees._dcap.quote import Quote
+
+__all__ = ["EnclaveReport", "SgxFlags", "decode", "explain", "recognises"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +61,20 @@ class SgxFlags:
 
 _MASKS: Final = {bit.name: 1 << bit.position for bit in SgxFlags.BITS}
 _KNOWN: Final = sum(_MASKS.values())
+
+
+def decode(data: bytes) -> tuple[Quote, EnclaveReport]:
+    """An enclave's quote of version 3, 4 or 5, and the report in it; raises as ``tees._dcap.quote.decode`` does."""
+    quote = quote_.decode(data, quote_.SGX)
+    return quote, EnclaveReport.decode(quote.body)
+
+
+def recognises(data: bytes) -> bool:
+    """Whether a file begins like an enclave's quote; nothing is checked."""
+    return quote_.looks_like_quote(data, quote_.SGX)
+
+
+def explain(data: bytes) -> dict[str, object]:
+    """The quote as a readable tree, unverified: numbers, words, and byte strings as hex."""
+    quote, report = decode(data)
+    return explain_.tree(quote, {"enclave report": explain_.enclave(report, SgxFlags(report.flags).names)})

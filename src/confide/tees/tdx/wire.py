@@ -8,11 +8,27 @@ Specification", TD attributes and XFAM.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
+from confide.errors import MalformedError
+from confide.tees._dcap import explain as explain_
+from confide.tees._dcap import quote as quote_
 from confide.wire.layout import U64, Array, Layout, Raw
 
-__all__ = ["BODY_10", "BODY_15", "TdAttributes", "TdReport10", "TdReport15"]
+if TYPE_CHECKING:
+    from confide.tees._dcap.quote import Quote
+
+__all__ = [
+    "BODY_10",
+    "BODY_15",
+    "TdAttributes",
+    "TdReport10",
+    "TdReport15",
+    "decode",
+    "explain",
+    "four",
+    "recognises",
+]
 
 BODY_10: Final = "1.0"
 BODY_15: Final = "1.5"
@@ -100,3 +116,52 @@ class TdAttributes:
 
 _ATTRIBUTE_MASKS: Final = {bit.name: 1 << bit.position for bit in TdAttributes.BITS}
 _ATTRIBUTES_KNOWN: Final = sum(_ATTRIBUTE_MASKS.values())
+
+
+def decode(data: bytes) -> tuple[Quote, TdReport10 | TdReport15]:
+    """A TD's quote of version 4 or 5, and the report in it; raises as ``tees._dcap.quote.decode`` does."""
+    quote = quote_.decode(data, quote_.TDX)
+    if len(quote.body) == TdReport15.SIZE:
+        return quote, TdReport15.decode(quote.body)
+    return quote, TdReport10.decode(quote.body)
+
+
+def four(values: tuple[bytes, ...]) -> tuple[bytes, bytes, bytes, bytes]:
+    """The four RTMRs (48 bytes each)."""
+    if len(values) != 4:
+        raise MalformedError("length_mismatch", "a TD has four RTMRs")
+    return values[0], values[1], values[2], values[3]
+
+
+def recognises(data: bytes) -> bool:
+    """Whether a file begins like a TD's quote; nothing is checked."""
+    return quote_.looks_like_quote(data, quote_.TDX)
+
+
+def explain(data: bytes) -> dict[str, object]:
+    """The quote as a readable tree, unverified: numbers, words, and byte strings as hex."""
+    quote, report = decode(data)
+    attributes = TdAttributes(report.td_attributes)
+    body: dict[str, object] = {
+        "version": BODY_15 if isinstance(report, TdReport15) else BODY_10,
+        "tee tcb svn": report.tee_tcb_svn.hex(),
+        "mrseam": report.mrseam.hex(),
+        "mrsignerseam": report.mrsignerseam.hex(),
+        "seam attributes": report.seam_attributes.hex(),
+        "td attributes": {
+            "value": f"{report.td_attributes:#018x}",
+            "set": list(attributes.names),
+            "reserved bits": f"{attributes.reserved:#x}",
+        },
+        "xfam": f"{report.xfam:#018x}",
+        "mrtd": report.mrtd.hex(),
+        "mrconfigid": report.mrconfigid.hex(),
+        "mrowner": report.mrowner.hex(),
+        "mrownerconfig": report.mrownerconfig.hex(),
+        **{f"rtmr{index}": value.hex() for index, value in enumerate(report.rtmrs)},
+        "report data": report.report_data.hex(),
+    }
+    if isinstance(report, TdReport15):
+        body["tee tcb svn 2"] = report.tee_tcb_svn_2.hex()
+        body["mrservicetd"] = report.mrservicetd.hex()
+    return explain_.tree(quote, {"td report": body})
