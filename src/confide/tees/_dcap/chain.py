@@ -29,6 +29,7 @@ __all__ = [
     "check_extras",
     "check_name",
     "is_named",
+    "issuer_is_named",
     "sort_anchors",
     "verify",
 ]
@@ -139,8 +140,18 @@ def verify(
 
 def is_named(certificate: x509.Certificate, names: frozenset[str]) -> bool:
     """Whether the one common name of a certificate is among ``names``."""
-    found = [part[3:] for part in certificate.subject.split(", ") if part.startswith("CN=")]
-    return len(found) == 1 and found[0] in names
+    return _common_name(certificate.subject) in names
+
+
+def issuer_is_named(certificate: x509.Certificate, name: str) -> bool:
+    """Whether the one common name of a certificate's issuer is ``name``."""
+    return _common_name(certificate.issuer) == name
+
+
+@functools.lru_cache(maxsize=256)
+def _common_name(text: str) -> str | None:
+    found = [part[3:] for part in text.split(", ") if part.startswith("CN=")]
+    return found[0] if len(found) == 1 else None
 
 
 def check_name(certificate: x509.Certificate, names: frozenset[str]) -> None:

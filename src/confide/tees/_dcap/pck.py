@@ -15,10 +15,12 @@ from confide.errors import MalformedError
 from confide.tees._dcap.tcb import COMPONENTS
 from confide.wire import der
 
-__all__ = ["EXTENSION", "MAX_CHAIN", "PckCertificate", "is_pck", "read_chain", "read_pck"]
+__all__ = ["CHAIN_TYPE", "EXTENSION", "MAX_CHAIN", "PckCertificate", "is_pck", "read_chain", "read_pck"]
 
 EXTENSION: Final = "1.2.840.113741.1.13.1"
 MAX_CHAIN: Final = 8
+CHAIN_TYPE: Final = 5
+"""The type of certification data that holds a PCK chain."""
 _PCESVN: Final = COMPONENTS + 1
 _CPUSVN: Final = COMPONENTS + 2
 _WHAT: Final = "SGX extension of the PCK certificate"

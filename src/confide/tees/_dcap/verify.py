@@ -35,7 +35,6 @@ __all__ = ["Genuine", "verify"]
 
 _STAGE: Final = "endorsement"
 _KINDS: Final = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}
-_PCK_CHAIN: Final = 5
 
 _T = TypeVar("_T")
 _P = ParamSpec("_P")
@@ -180,7 +179,7 @@ def _verify_report(quote: Quote, leaf: PckCertificate) -> None:
 
 def _find_pck(quote: Quote, pool: Pool) -> PckCertificate:
     """The certificate of the platform's key: from the quote, or where the quote only names its platform from beside it."""
-    if quote.certification_type == _PCK_CHAIN:
+    if quote.certification_type == pck.CHAIN_TYPE:
         own = [one for one in pck.read_chain(quote.certification_data) if pck.is_pck(one)]
         if len(own) != 1:
             raise MalformedError("unknown_format", "the quote does not hold exactly one PCK certificate")
@@ -206,7 +205,7 @@ def _verify_pck(
     quote: Quote, leaf: PckCertificate, pool: Pool, anchored: chain_.Anchors, at: datetime
 ) -> chain_.Chain:
     """Step 5: the platform's key is certified by one of Intel's two PCK CAs, and that by the root."""
-    embedded = pck.read_chain(quote.certification_data) if quote.certification_type == _PCK_CHAIN else ()
+    embedded = pck.read_chain(quote.certification_data) if quote.certification_type == pck.CHAIN_TYPE else ()
     issuer = leaf.certificate.issuer_der
     issuers = {one.der: one for one in (*embedded, *pool.certificates) if one.subject_der == issuer}
     path = chain_.verify(leaf.certificate, tuple(issuers.values()), anchored, at=at, length=3)
