@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from confide.tees._tcg.events import Event
 
-__all__ = ["MAX_EVENTS", "MAX_LOG", "STRONG", "EventLog", "read", "recognises"]
+__all__ = ["MAX_EVENTS", "MAX_LOG", "STRONG", "EventLog", "read", "recognises", "trimmed"]
 
 MAX_LOG: Final = 4 << 20
 MAX_EVENTS: Final = 20_000
@@ -119,6 +119,18 @@ def read(data: bytes) -> EventLog:
             "this is no event log: neither TCG's crypto-agile form, nor dstack's JSON list",
             hint="a log in the older form of TPM 1.2 has SHA-1 digests only, which prove nothing",
         )
+    return _read(data)[0]
+
+
+def trimmed(data: bytes) -> bytes:
+    """The log in ``data`` without the padding of the area that firmware hands over. Raises as ``read`` does."""
+    if len(data) > MAX_LOG or not data[_HEADER_DATA:].startswith(_SIGNATURE):
+        raise MalformedError("unknown_format", "this is no event log in TCG's crypto-agile form")
+    return data[: _read(data)[1]]
+
+
+def _read(data: bytes) -> tuple[EventLog, int]:
+    """A log in TCG's form, and the number of bytes up to its padding."""
     cursor = Cursor(data, "event log")
     sizes = _header(cursor)
     names = {algorithm: _NAMES.get(algorithm, f"{algorithm:#06x}") for algorithm in sizes}
@@ -131,7 +143,7 @@ def read(data: bytes) -> EventLog:
         if len(found) >= MAX_EVENTS:
             raise MalformedError("limit_exceeded", f"an event log has at most {MAX_EVENTS} events")
         found.append(_event(cursor, sizes, names))
-    return EventLog("tcg", tuple(names.values()), tuple(found))
+    return EventLog("tcg", tuple(names.values()), tuple(found)), cursor.offset
 
 
 def _padding(data: bytes, offset: int) -> bool:
