@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from confide.tees._dcap.collateral import EnclaveIdentity, SignedText, TcbInfo
     from confide.tees._dcap.pck import PckCertificate
 
-__all__ = ["COLLATERAL", "Pool", "gather", "select_identity", "select_info", "verify_ecdsa"]
+__all__ = ["FORMATS", "Pool", "gather", "select_identity", "select_info", "verify_ecdsa"]
 
-COLLATERAL: Final = "intel-collateral"
+FORMATS: Final = frozenset({"intel-collateral", "intel-tcb-info", "intel-qe-identity"})
+"""The documents that are read: the bundle, and the two answers of Intel's service as they came."""
 MAX_DOCUMENTS: Final = 16
 _STAGE: Final = "endorsement"
 _FETCH: Final = "run `confide endorse EVIDENCE`, and give its output with --endorsements"
@@ -41,7 +42,7 @@ class Pool:
 
 
 def gather(endorsements: Endorsements) -> Pool:
-    documents = [part.data for part in endorsements.documents if part.format == COLLATERAL]
+    documents = [part.data for part in endorsements.documents if part.format in FORMATS]
     if len(documents) > MAX_DOCUMENTS or len(endorsements.certificates) > chain_.MAX_CERTIFICATES:
         raise MalformedError(
             "limit_exceeded",
