@@ -16,7 +16,17 @@ from confide.crypto import signing
 from confide.errors import MalformedError, NotGenuine
 from confide.wire.cursor import Cursor
 
-__all__ = ["ATTRIBUTES", "HIERARCHIES", "MAX_PUBLIC", "Public", "Scheme", "decode_public", "qualified_name"]
+__all__ = [
+    "ATTRIBUTES",
+    "HIERARCHIES",
+    "MAX_PUBLIC",
+    "Public",
+    "Scheme",
+    "attributes",
+    "decode_public",
+    "encode_public",
+    "qualified_name",
+]
 
 MAX_PUBLIC: Final = 1024
 
@@ -161,6 +171,52 @@ def _scheme(cursor: Cursor) -> Scheme | None:
     if name is None or hash_name is None:
         raise NotGenuine("unsupported_algorithm", "the attestation key's scheme is not accepted")
     return Scheme(name, hash_name)
+
+
+def attributes(*names: str) -> int:
+    """TPMA_OBJECT with the bits of these names set."""
+    return sum(1 << ATTRIBUTES[name] for name in names)
+
+
+def encode_public(
+    *,
+    attributes: int,
+    scheme: Scheme | None,
+    curve: str = "",
+    unique: bytes = b"",
+    name_hash: str = "sha256",
+    auth_policy: bytes = b"",
+    bits: int = 2048,
+    exponent: int = 0,
+    storage: bool = False,
+) -> bytes:
+    """TPMT_PUBLIC of a key, or of a template where ``unique`` is empty. ECC with a ``curve``, RSA without.
+
+    ``unique`` is the modulus or x || y. ``storage`` makes it a parent of other objects, which it encrypts with AES-128-CFB.
+    """
+    hashes = {name: number for number, name in NAME_HASHES.items()}
+    schemes = {name: number for number, name in _SIGNING.items()}
+    parts = [
+        (ALG_ECC if curve else ALG_RSA).to_bytes(2, "big"),
+        hashes[name_hash].to_bytes(2, "big"),
+        attributes.to_bytes(4, "big"),
+        _tpm2b(auth_policy),
+        bytes.fromhex("000600800043") if storage else ALG_NULL.to_bytes(2, "big"),
+        ALG_NULL.to_bytes(2, "big")
+        if scheme is None
+        else schemes[scheme.name].to_bytes(2, "big") + hashes[scheme.hash_name].to_bytes(2, "big"),
+    ]
+    if curve:
+        number, size = next((number, size) for number, (name, size) in CURVES.items() if name == curve)
+        parts += [number.to_bytes(2, "big"), ALG_NULL.to_bytes(2, "big")]
+        parts += [_tpm2b(unique[:size]), _tpm2b(unique[size:])]
+    else:
+        parts += [bits.to_bytes(2, "big"), exponent.to_bytes(4, "big"), _tpm2b(unique)]
+    return b"".join(parts)
+
+
+def _tpm2b(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value
 
 
 def qualified_name(parent: bytes, name: bytes) -> bytes:
