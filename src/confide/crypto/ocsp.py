@@ -21,7 +21,7 @@ from confide.wire import der
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["OcspResponse", "SingleResponse", "request"]
+__all__ = ["Response", "SingleResponse", "request"]
 
 MAX_RESPONSE: Final = 16 * 1024
 MAX_ENTRIES: Final = 32
@@ -64,7 +64,7 @@ class SingleResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class OcspResponse:
+class Response:
     """A successful basic response as its bytes say; ``check`` verifies it against the issuer of a certificate.
 
     ``responder`` is the name (DER) or the SHA-1 of the key of whoever signed, ``certificates`` are those that came with it.
@@ -78,7 +78,7 @@ class OcspResponse:
     signed: Signed = field(repr=False)
 
     @staticmethod
-    def from_der(data: bytes) -> OcspResponse:
+    def from_der(data: bytes) -> Response:
         """The response in ``data``; raises ``MalformedError``, also for the error that a responder answered with."""
         return _response(bytes(data))
 
@@ -160,7 +160,7 @@ def _key_bits(certificate: Certificate) -> bytes:
 @functools.lru_cache(maxsize=256)
 def _signer(response_der: bytes, issuer_der: bytes) -> Certificate:
     """The certificate of the responder, after its right to sign and its signature have been checked: facts without a time."""
-    response = OcspResponse.from_der(response_der)
+    response = Response.from_der(response_der)
     issuer = Certificate.from_der(issuer_der, long_times=True)
     candidates = [one for one in (issuer, *response.certificates) if _is_responder(one, response.responder)]
     if not candidates:
@@ -206,7 +206,7 @@ def _check_delegation(responder: Certificate, issuer: Certificate) -> None:
 
 
 @functools.lru_cache(maxsize=64)
-def _response(data: bytes) -> OcspResponse:
+def _response(data: bytes) -> Response:
     outer = der.decode(data, what=_WHAT, max_size=MAX_RESPONSE).expect(der.SEQUENCE).children()
     if not outer or outer[0].enumerated() != 0 or len(outer) != 2:
         raise MalformedError("unknown_format", f"{_WHAT}: the responder answered with an error")
@@ -218,7 +218,7 @@ def _response(data: bytes) -> OcspResponse:
     if len(basic) not in {3, 4}:
         raise MalformedError("non_canonical", f"{_WHAT}: a basic response of other than three or four parts")
     responder, produced_at, entries = _response_data(basic[0])
-    return OcspResponse(
+    return Response(
         der=data,
         responder=responder,
         produced_at=produced_at,

@@ -7,7 +7,7 @@ measurements = { 7 = ["<96 hex digits>"] } # own values, by NVIDIA's index (SPDM
 required = true                            # the default: beside a CPU's TEE there must be a device
 count = 8                                  # exactly so many devices
 require_binding = true                     # the default: the report must answer the nonce of the platform's evidence
-kinds = ["gpu"]                            # the default; "switch" admits NVSwitches, too
+kinds = ["gpu", "switch"]                  # the default is what the evidence is of; beside a CPU's TEE it is ["gpu"]
 architectures = ["hopper", "blackwell", "ls10"]     # the default
 device_ids = ["41431D480FE5E87274"]        # only these devices: serial numbers of the certificates of their own keys
 drivers = ["550.90.07"]     min_driver = "550.90"   # exactly one of these; none below this, number by number
@@ -67,7 +67,7 @@ class NvidiaReference:
     required: bool
     count: int | None
     require_binding: bool
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...] | None
     architectures: tuple[str, ...]
     device_ids: tuple[str, ...] | None
     drivers: tuple[str, ...] | None
@@ -113,7 +113,7 @@ def parse_reference(table: Mapping[str, object]) -> NvidiaReference:
         required=fields.boolean("required", default=True),
         count=fields.integer("count", 1, MAX_COUNT, default=None),
         require_binding=fields.boolean("require_binding", default=True),
-        kinds=_words(fields, "kinds", _KINDS) or ("gpu",),
+        kinds=_words(fields, "kinds", _KINDS),
         architectures=_words(fields, "architectures", endorse.ARCHITECTURES) or endorse.ARCHITECTURES,
         device_ids=_matching(fields, "device_ids", _DEVICE_ID),
         drivers=_matching(fields, "drivers", _DRIVER),
@@ -197,8 +197,10 @@ def appraise(claims: Claims, reference: object, policy: AppraisalPolicy) -> tupl
         if not condition:
             found.append(unacceptable(leaf, message, hint=hint, stage=stage))
 
+    # A switch that stands beside a platform where nothing was said of switches would count as its GPU.
+    kinds = wanted.kinds or (("gpu",) if details.attached else _KINDS)
     need(
-        details.kind in wanted.kinds,
+        details.kind in kinds,
         "attributes",
         f"the policy does not admit this kind of device: {details.kind}",
         f'add "{details.kind}" to `kinds` in [reference.nvidia] if you mean to',

@@ -43,7 +43,8 @@ class NvidiaDetails:
 
     ``kind`` is ``gpu`` or ``switch``; ``device_id`` is the serial number (hexadecimal) of the certificate of the device's own key,
     which no firmware update changes, ``ueid`` that of the firmware's key in decimal, as NVIDIA's verifiers give it. ``mode`` is
-    ``spt``, ``mpt`` or ``ppcie``, None where the firmware does not say; ``protected_pcie`` likewise.
+    ``spt``, ``mpt`` or ``ppcie``, None where the firmware does not say; ``protected_pcie`` likewise. ``attached`` says that the
+    report came beside the evidence of a CPU's TEE.
     """
 
     kind: str
@@ -63,6 +64,7 @@ class NvidiaDetails:
     switch_pdis: tuple[bytes, ...]
     rim_names: tuple[tuple[str, str], ...]
     rim: RimComparison
+    attached: bool
 
 
 def authenticate(
@@ -91,12 +93,11 @@ def authenticate(
     8. RIM: each document given for this driver or VBIOS is verified up to NVIDIA's RIM root and its values compared; the
        outcome is in ``details.rim``, for the policy to judge.
 
-    Steps 3 to 7 are independent of each other and all run; what they find is raised together. ``platform`` is taken because every
-    device's function takes it: a GPU's report names no platform, so nothing here depends on it. Raises MalformedError (1, 2, and
+    Steps 3 to 7 are independent of each other and all run; what they find is raised together. A GPU's report names no platform, so
+    that of ``platform`` only its presence matters; what binds the two is the nonce, which the Verifier compares. Raises MalformedError (1, 2, and
     endorsements that are no certificates, OCSP responses or RIM documents), NotGenuine (2 to 7), EndorsementsMissing (2, and 5
     if ``require_revocation``).
     """
-    del platform
     report = wire.decode_report(data)
     roots = _roots(anchors)
     signed = data[: report.signed_bytes]
@@ -147,7 +148,7 @@ def authenticate(
         simulated=anchor.simulated,
         report_data=report.request.nonce,
         measurements={str(one.index - 1): one.value for one in report.measurements},
-        details=_details(report, device, chain, names, comparison),
+        details=_details(report, device, chain, names, comparison, attached=platform is not None),
         checks=tuple(checks),
         expires=min(expires),
         chain=tuple(Voucher(one.subject, one.spki_sha256) for one in chain),
@@ -350,6 +351,8 @@ def _details(
     chain: tuple[x509.Certificate, ...],
     names: dict[str, str],
     comparison: RimComparison,
+    *,
+    attached: bool,
 ) -> NvidiaDetails:
     board = [report.text(name) for name in ("project", "project_sku", "chip_sku")]
     pdis = report.field("switch_pdi") or b""
@@ -371,6 +374,7 @@ def _details(
         switch_pdis=tuple(pdis[start : start + 8] for start in range(0, len(pdis), 8)),
         rim_names=tuple(names.items()),
         rim=comparison,
+        attached=attached,
     )
 
 

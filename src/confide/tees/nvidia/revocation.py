@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from confide.crypto.ocsp import OcspResponse
+from confide.crypto.ocsp import Response
 from confide.errors import EndorsementsMissing, MalformedError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def check_chain(
     given = [part.data for part in endorsements.documents if part.format == FORMAT]
     if len(given) > MAX_RESPONSES:
         raise MalformedError("limit_exceeded", f"more than {MAX_RESPONSES} OCSP responses were given")
-    responses = [OcspResponse.from_der(data) for data in given]
+    responses = [Response.from_der(data) for data in given]
     until: list[datetime] = []
     outdated = False
     asked = len(chain) - 1 - skip
