@@ -82,11 +82,16 @@ def _show(result: AttestationResult) -> None:
 
 def _show_part(claims: Claims, facts: Mapping[str, object]) -> None:
     if claims.chain:
-        output.data("vouched for by: " + " <- ".join(output.printable(one.name) for one in claims.chain))
+        output.data("vouched for by: " + " <- ".join(_common_name(one.name) for one in claims.chain))
     described = facts["claims"]
     if isinstance(described, dict):
-        rows = [(str(name), output.shown(value)) for name, value in described.items()]
-        output.data(output.table(rows, ("claim", "value")))
+        output.data(output.tree(described))
+
+
+def _common_name(name: str) -> str:
+    """The common name in a certificate's subject, or the whole of any other name."""
+    found = [part.strip()[3:] for part in name.split(", ") if part.strip().startswith("CN=")]
+    return output.printable(found[0] if len(found) == 1 else name)
 
 
 @click.command()
