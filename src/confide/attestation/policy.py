@@ -11,17 +11,21 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
+from confide.attestation import reference as reference_
 from confide.attestation import schemes
 from confide.errors import ConfigurationError, NotAcceptable
 from confide.wire import hexadecimal
 from confide.wire.fields import Fields
+
+if TYPE_CHECKING:
+    from confide.attestation.anchors import TrustAnchor
 
 __all__ = ["AppraisalPolicy", "ServicePolicy", "digests"]
 
@@ -68,6 +72,7 @@ class AppraisalPolicy:
     min_tcb_evaluation: int | None
     service: ServicePolicy | None
     reference: Mapping[str, schemes.Reference]
+    unfilled: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference", MappingProxyType(dict(self.reference)))
@@ -154,11 +159,36 @@ class AppraisalPolicy:
             min_tcb_evaluation=fields.integer("min_tcb_evaluation", 0, 1 << 31, default=None),
             service=_service(fields.mapping("service", default=None)),
             reference={
-                tee: schemes.configured(tee).appraise.parse_reference(_table(references, tee)) for tee in tees
+                tee: _waiting(tee, _table(references, tee))
+                or schemes.configured(tee).appraise.parse_reference(_table(references, tee))
+                for tee in tees
             },
+            unfilled=reference_.unfilled(references),
         )
         fields.end()
         return policy
+
+    def with_reference_values(self, values: Iterable[reference_.ReferenceValues]) -> Self:
+        """The same policy with every register that it spells ``"FILES"`` filled in from ``values``.
+
+        The new policy is TOML of its own, so that its digest covers the values; what it pins otherwise stays. Raises
+        ``not_acceptable.empty_policy`` for a register that no value is given for, ``configuration.invalid`` where the
+        policy waits for none, or a value is not of the register's length.
+        """
+        if not self.unfilled:
+            raise ConfigurationError(
+                "invalid",
+                "reference values were given, and the policy has no register for them",
+                hint='spell it "FILES", as in `measurement = "FILES"`',
+            )
+        table = tomllib.loads(self.source.decode())
+        table["reference"] = reference_.fill(table["reference"], values)
+        return type(self).from_table(table)
+
+    def check_filled(self) -> None:
+        """Refuse, as ``not_acceptable.empty_policy``, a policy with a register that is still spelled ``"FILES"``."""
+        for tee, register in self.unfilled:
+            raise reference_.empty(tee, register)
 
     @property
     def devices(self) -> Mapping[str, schemes.DeviceReference]:
@@ -179,6 +209,19 @@ class AppraisalPolicy:
     def to_toml(self) -> str:
         """The policy as it was read."""
         return self.source.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The table of a TEE that waits for reference values: no evidence can be judged by it, since no TEE knows it."""
+
+    measured: bool = True
+    wildcards: tuple[str, ...] = ()
+    anchors: tuple[TrustAnchor, ...] = ()
+
+
+def _waiting(tee: str, table: dict[str, Any]) -> schemes.Reference | None:
+    return _Waiting() if reference_.unfilled({tee: table}) else None
 
 
 def digests(

@@ -57,6 +57,7 @@ class Verifier:
         extra_anchors: Iterable[TrustAnchor] = (),
         allow_simulated: bool = False,
     ) -> None:
+        policy.check_filled()
         self._policy = policy
         self._endorsements = endorsements
         self._extra_anchors = tuple(extra_anchors)

@@ -77,6 +77,7 @@ class Trusted:
             policy = AppraisalPolicy.from_file(self.policy_path)
             if self.reference_paths:
                 policy = policy.with_reference_values(_reference_values(self.reference_paths))
+            policy.check_filled()
             endorsed = endorsements(self.endorsement_paths)
         except (MalformedError, NotAcceptable) as error:
             # What the caller gave is wrong here; the exit codes 3 and 4 are kept for evidence.
@@ -157,7 +158,7 @@ def endorsements(paths: tuple[Path, ...]) -> Endorsements | None:
 def _reference_values(paths: tuple[Path, ...]) -> tuple[ReferenceValues, ...]:
     from confide.attestation import reference
 
-    return tuple(values for path in paths for values in reference.read(path.read_bytes()))
+    return tuple(values for path in paths for values in reference.read(path.read_bytes(), at=now()))
 
 
 def _anchors(text: str) -> tuple[TrustAnchor, ...]:

@@ -36,8 +36,8 @@ def _to_be_signed(protected: bytes, external_aad: bytes, payload: bytes) -> byte
     return cbor.encode(["Signature1", protected, external_aad, payload])
 
 
-def _protected(content_type: str | int | None) -> bytes:
-    header: dict[int, int | str] = {_ALG: ED25519}
+def _protected(content_type: str | int | None, parameters: Mapping[int, Any] | None = None) -> bytes:
+    header: dict[int, Any] = {**(parameters or {}), _ALG: ED25519}
     if content_type is not None:
         header[_CONTENT_TYPE] = content_type
     return cbor.encode(header)
@@ -49,9 +49,12 @@ def sign1(
     *,
     external_aad: bytes = b"",
     content_type: str | int | None = None,
+    parameters: Mapping[int, Any] | None = None,
 ) -> bytes:
-    """``payload`` signed with Ed25519; ``external_aad`` names the use and is signed but not carried."""
-    protected = _protected(content_type)
+    """``payload`` signed with Ed25519; ``external_aad`` names the use and is signed but not carried. ``parameters`` are
+    further protected ones, for formats of others that ask for them; ``verify1`` does not read such back.
+    """
+    protected = _protected(content_type, parameters)
     signature = key.sign(_to_be_signed(protected, external_aad, payload))
     return cbor.encode([protected, {}, bytes(payload), signature])
 
