@@ -238,7 +238,7 @@ def test_endorse_asks_once_a_day_and_writes_one_file_where_there_is_more_than_ce
     monkeypatch.setattr(endorsing, "expires", lambda *_: trust.now() + timedelta(hours=1))
     log: list[str] = []
     monkeypatch.setattr(
-        fetch, "ask", vendors.in_memory(vendors.pcs_pages("tdx", "B0C06F000000", "platform", document), log)
+        fetch, "ask", vendors.in_memory(vendors.pcs_pages("tdx", "b0c06f000000", "platform", document), log)
     )
     written: list[bytes] = []
     monkeypatch.setattr(output, "data_bytes", written.append)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ import pytest
 from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
-from confide.crypto import x509
+from confide.crypto import pem, x509
 from confide.errors import ConfideError, EndorsementsMissing, MalformedError
-from confide.tees import endorsing, fetch, formats, pcs
+from confide.tees import endorsing, fetch, formats
 from confide.tees.cache import Cache, cached
 from confide.tees.snp import endorse, wire
-from support import snp, vendors
+from support import snp, vendor_service, vendors
 
 if TYPE_CHECKING:
+    from http.server import BaseHTTPRequestHandler
     from pathlib import Path
 
 KDS = "kdsintf.amd.com"
@@ -64,7 +66,7 @@ def quote_pages(tee: str, data: bytes, document: dict[str, Any]) -> dict[str, ve
     chain = x509.parse_pem(data[data.index(b"-----BEGIN") :].rstrip(b"\0"))
     leaf = next(one for one in chain if "PCK Certificate" in one.subject)
     ca = "platform" if "Platform" in leaf.issuer else "processor"
-    fmspc = json.loads(document["tcb_info"])["fmspc"].upper()
+    fmspc = json.loads(document["tcb_info"])["fmspc"].lower()
     return vendors.pcs_pages(tee, fmspc, ca, document)
 
 
@@ -314,8 +316,121 @@ def test_a_document_is_good_for_as_long_as_it_says(shared: Path) -> None:
         assert until(page) is None
 
 
-def test_a_processor_and_a_platform_have_their_own_crl() -> None:
-    for ca in ("processor", "platform"):
-        asked = pcs.questions("tdx", fmspc=bytes.fromhex("90c06f000000"), ca=ca)
-        assert asked.pck_crl.url.endswith(f"/sgx/certification/v4/pckcrl?ca={ca}&encoding=der")
-        assert asked.tcb_info.url.endswith("/tdx/certification/v4/tcb?fmspc=90C06F000000")
+RIMS = ("NV_GPU_DRIVER_GH100_550.90.07", "NV_GPU_VBIOS_1010_0200_882_96009F0001")
+
+
+def gpu(shared: Path) -> Evidence:
+    folder = shared / "evidence" / "nvidia"
+    chain = pem.blocks(
+        (folder / "hopper-550.90.07-full.chain.pem").read_bytes(), "CERTIFICATE", max_size=4096, max_count=8
+    )
+    report = (folder / "hopper-550.90.07-full.report.bin").read_bytes()
+    return Evidence(EvidencePart("nvidia", report), endorsements=Endorsements(tuple(chain)))
+
+
+def nvidia_service(shared: Path, log: list[str] | None = None) -> Any:
+    """NVIDIA's two services: RIMs by name, and the recorded response about the certificate in the question."""
+    folder = shared / "evidence" / "nvidia"
+    responses = [path.read_bytes() for path in sorted((folder / "ocsp").iterdir())]
+
+    def ask(request: fetch.Request, /) -> fetch.Answer:
+        if log is not None:
+            log.append(request.url)
+        if request.body is None:
+            name = request.url.removeprefix("https://rim.attestation.nvidia.com/v1/rim/")
+            assert name in RIMS
+            xml = (folder / "rim" / f"{name}.xml").read_bytes()
+            return fetch.Answer(json.dumps({"id": name, "rim": base64.b64encode(xml).decode()}).encode())
+        assert (request.url, request.content_type) == (
+            "https://ocsp.ndis.nvidia.com/",
+            "application/ocsp-request",
+        )
+        # The hashes of the issuer and the serial number are the tail of a question, and stand in the response about it.
+        asked = request.body[request.body.index(b"\x04\x30") :]
+        for response in responses:
+            if asked in response:
+                return fetch.Answer(response)
+        raise AssertionError("a question about a certificate that no sample answers")
+
+    return ask
+
+
+def test_what_nvidia_says_is_both_rims_and_the_status_of_every_ca(shared: Path, tmp_path: Path) -> None:
+    """The same documents as beside the sample: two RIMs, and seven responses about the CAs of three chains."""
+    folder = shared / "evidence" / "nvidia"
+    log: list[str] = []
+
+    found = endorsing.collect(gpu(shared), ask=nvidia_service(shared, log))
+
+    rims = [part.data for part in found.documents if part.format == "nvidia-rim"]
+    statuses = [part.data for part in found.documents if part.format == "ocsp"]
+    assert rims == [(folder / "rim" / f"{name}.xml").read_bytes() for name in RIMS]
+    assert sorted(statuses) == sorted(path.read_bytes() for path in (folder / "ocsp").iterdir())
+    assert {url.split("/")[2] for url in log} == {"rim.attestation.nvidia.com", "ocsp.ndis.nvidia.com"}
+    file = tmp_path / "endorsements.cbor"
+    file.write_bytes(endorsing.as_file(found))
+    assert formats.read_endorsements([file]) == found
+
+
+def test_what_nvidia_says_is_fetched_over_tls(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = nvidia_service(shared)
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        url = f"https://{handler.headers['host']}{handler.path}"
+        posted = handler.command == "POST"
+        request = fetch.Request(
+            url,
+            body=service.bodies[-1] if posted else None,
+            content_type=handler.headers.get("content-type") or "application/octet-stream",
+        )
+        vendor_service.respond(200, inner(request).body)(handler)
+
+    with vendor_service.serving(answer, hosts=vendors.HOSTS) as service:
+        over_tls = endorsing.collect(gpu(shared), ask=vendors.asker(service, monkeypatch))
+
+    assert over_tls == endorsing.collect(gpu(shared), ask=inner)
+    assert [line.split()[0] for line in service.asked] == ["GET"] * 2 + ["POST"] * 7
+
+
+@pytest.mark.parametrize(
+    ("page", "leaf"),
+    [
+        (b"<html>", "rim"),
+        (b'{"rim": "PGE+"}', "rim"),
+        (b'{"rim": 1}', "rim"),
+        (b'{"id": "x"}', "rim"),
+        (b"\x30\x03\x0a\x01\x06", "ocsp"),
+        (b"", "ocsp"),
+    ],
+)
+def test_ev_34_nvidias_answer_of_another_form_is_refused(shared: Path, page: bytes, leaf: str) -> None:
+    inner = nvidia_service(shared)
+
+    def ask(request: fetch.Request, /) -> fetch.Answer:
+        is_status = request.body is not None
+        return fetch.Answer(page) if is_status == (leaf == "ocsp") else inner(request)
+
+    with pytest.raises(EndorsementsMissing) as caught:
+        endorsing.collect(gpu(shared), ask=ask)
+
+    assert caught.value.code == f"endorsements_missing.{leaf}"
+
+
+def test_a_gpu_beside_a_cpu_is_asked_about_too(shared: Path) -> None:
+    """And the CPU's certificates are no business of NVIDIA's."""
+    case, address = SNP_CASES[0]
+    alone = gpu(shared)
+    beside = Evidence(
+        EvidencePart("snp", case.report),
+        devices=(alone.platform,),
+        endorsements=alone.endorsements.merge(case.endorsements),
+    )
+    nvidia, amd = nvidia_service(shared), vendors.in_memory(kds_pages(case, address))
+
+    def ask(request: fetch.Request, /) -> fetch.Answer:
+        return amd(request) if KDS in request.url else nvidia(request)
+
+    found = endorsing.collect(beside, ask=ask)
+
+    assert len(found.crls) == 1
+    assert found.documents == endorsing.collect(alone, ask=nvidia).documents

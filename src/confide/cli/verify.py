@@ -226,8 +226,22 @@ def inspect(evidence: Path, *, format_: str, as_json: bool) -> None:
     type=click.Choice(("Milan", "Genoa", "Turin")),
     help="For reports that do not say it (version 2).",
 )
+@click.option(
+    "--endorsements",
+    "endorsement_paths",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Certificates that came beside EVIDENCE, such as the chain of a GPU: what is asked depends on them.",
+)
 @click.option("--no-cache", is_flag=True, help="Ask the vendors for everything anew.")
-def endorse(evidence: Path, *, format_: str, product: str | None, no_cache: bool) -> None:
+def endorse(
+    evidence: Path,
+    *,
+    format_: str,
+    product: str | None,
+    endorsement_paths: tuple[Path, ...],
+    no_cache: bool,
+) -> None:
     """Fetch what vendors say about EVIDENCE. The only command that asks a vendor.
 
     On stdout, for `verify --endorsements`: PEM where it is certificates and CRLs, else one binary file. Answers are kept below
@@ -240,6 +254,8 @@ def endorse(evidence: Path, *, format_: str, product: str | None, no_cache: bool
         kept = cache.Cache(cache.default_directory(os.environ, Path.home()))
         ask = cache.cached(ask, kept, now=trust.now, expires=endorsing.expires)
     read = formats.read(_read(evidence), format=format_)
+    beside = formats.read_endorsements(endorsement_paths)
+    read = replace(read, endorsements=read.endorsements.merge(beside))
     found = endorsing.collect(
         read, product=product, ask=ask, progress=lambda host: output.talk(f"asking {host}")
     )

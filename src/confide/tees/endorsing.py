@@ -11,16 +11,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from confide.attestation.evidence import Endorsements, EvidencePart
-from confide.crypto import x509
+from confide.crypto import ocsp, x509
 from confide.errors import ConfigurationError, EndorsementsMissing, MalformedError
 from confide.tees import fetch, pcs
-from confide.tees._dcap import pck, quote
 from confide.tees.fetch import Request
+from confide.tees.nvidia import endorse as nvidia
+from confide.tees.nvidia import rim as nvidia_rim
+from confide.tees.sgx import endorse as sgx
 from confide.tees.snp import endorse as snp
 from confide.tees.snp import wire as snp_wire
+from confide.tees.tdx import endorse as tdx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
 
     from confide.attestation.evidence import Evidence
@@ -30,11 +33,6 @@ __all__ = ["as_file", "collect", "expires"]
 
 # Formats about which no vendor publishes anything per machine: their certificates travel inside.
 _SELF_CONTAINED: Final = frozenset({"nitro", "tpm", "token"})
-_PCK_CHAIN: Final = 5
-_CAS: Final[Mapping[str, pcs.Ca]] = {
-    "CN=Intel SGX PCK Processor CA": "processor",
-    "CN=Intel SGX PCK Platform CA": "platform",
-}
 
 
 def collect(
@@ -72,8 +70,12 @@ def _collect_part(part: EvidencePart, stapled: Endorsements, product: str | None
     match part.format:
         case "snp":
             return _snp(part.data, stapled, product, ask)
-        case "sgx" | "tdx":
-            return _intel(part.format, part.data, ask)
+        case "sgx":
+            return _intel(sgx.urls(part.data), ask)
+        case "tdx":
+            return _intel(tdx.urls(part.data), ask)
+        case "nvidia":
+            return _nvidia(part.data, stapled, ask)
         case format_ if format_ in _SELF_CONTAINED:
             return Endorsements()
         case _:
@@ -99,34 +101,45 @@ def _snp(data: bytes, stapled: Endorsements, product: str | None, ask: Ask) -> E
 
 def _stapled_key(stapled: Endorsements) -> snp.KeyCertificate | None:
     for der in stapled.certificates:
-        certificate = x509.Certificate.from_der(der)
+        certificate = x509.Certificate.from_der(der, long_times=True)
         if snp.is_key_certificate(certificate):
             return snp.read_key_certificate(certificate)
     return None
 
 
-def _intel(tee: pcs.Tee, data: bytes, ask: Ask) -> Endorsements:
+def _intel(urls: tuple[str, ...], ask: Ask) -> Endorsements:
     """TCB information, QE identity and both CRLs, as one document."""
-    parsed = quote.decode(data, {"sgx": quote.SGX, "tdx": quote.TDX}[tee])
-    if parsed.certification_type != _PCK_CHAIN:
-        raise ConfigurationError(
-            "endorsement",
-            "this quote names its platform by an encrypted identifier, for which nothing can be asked without Intel's key",
-            hint="make quotes with the PCK certificate in them: certification data of type 5",
+    collateral = pcs.fetch_collateral(pcs.questions(urls), ask)
+    return Endorsements(documents=(EvidencePart("intel-collateral", collateral),))
+
+
+def _nvidia(data: bytes, stapled: Endorsements, ask: Ask) -> Endorsements:
+    """The RIMs of driver and VBIOS, and what the responder says about the CAs above the device's key and the RIMs' signers."""
+    documents = []
+    certificates = [one for one in stapled.certificates if _is_nvidias(one)]
+    for url in nvidia.urls(data, tuple(certificates)):
+        answer = ask(Request(url, leaf="rim"))
+        try:
+            xml = nvidia.read_rim_answer(answer.body)
+            certificates += [one.der for one in nvidia_rim.parse(xml).certificates]
+        except MalformedError as error:
+            raise _other_document("rim", "NVIDIA's RIM service") from error
+        documents.append(EvidencePart("nvidia-rim", xml))
+    for question in nvidia.ocsp_questions(tuple(dict.fromkeys(certificates))):
+        answer = ask(
+            Request(question.url, body=question.body, content_type="application/ocsp-request", leaf="ocsp")
         )
-    chain = pck.read_chain(parsed.certification_data)
-    leaf = next((one for one in chain if pck.is_pck(one)), None)
-    if leaf is None:
-        raise MalformedError("unknown_format", "the quote's certificates have no PCK certificate among them")
-    ca = _CAS.get(leaf.issuer.split(",")[0])
-    if ca is None:
-        raise ConfigurationError(
-            "endorsement",
-            "the PCK certificate is of a CA that Intel's service does not know",
-            hint="evidence of a simulated TEE is verified with the simulator's own collateral",
-        )
-    asked = pcs.questions(tee, fmspc=pck.read_pck(leaf).fmspc, ca=ca)
-    return Endorsements(documents=(EvidencePart("intel-collateral", pcs.fetch_collateral(asked, ask)),))
+        try:
+            response = ocsp.Response.from_der(answer.body)
+        except MalformedError as error:
+            raise _other_document("ocsp", "NVIDIA's OCSP responder") from error
+        documents.append(EvidencePart("ocsp", response.der))
+    return Endorsements(documents=tuple(dict.fromkeys(documents)))
+
+
+def _is_nvidias(der: bytes) -> bool:
+    """Certificates of a CPU beside the GPU are no business of NVIDIA's responder."""
+    return "NVIDIA" in x509.Certificate.from_der(der, long_times=True).issuer
 
 
 def _crl(answer: Answer) -> bytes:
@@ -153,7 +166,7 @@ def as_file(endorsements: Endorsements) -> bytes:
 
 def expires(_: Request, answer: Answer) -> datetime | None:
     """Until when an answer is good by its own word; None for one that says nothing or cannot be read, which is not cached."""
-    for read in (_certificate_end, _crl_end, _tcb_info_end, _identity_end):
+    for read in (_certificate_end, _crl_end, _tcb_info_end, _identity_end, _ocsp_end, _rim_end):
         try:
             return read(answer.body)
         except MalformedError:
@@ -175,3 +188,12 @@ def _tcb_info_end(body: bytes) -> datetime:
 
 def _identity_end(body: bytes) -> datetime:
     return pcs.next_update(body, "enclaveIdentity")
+
+
+def _ocsp_end(body: bytes) -> datetime | None:
+    ends = [entry.next_update for entry in ocsp.Response.from_der(body).entries]
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _rim_end(body: bytes) -> datetime:
+    return min(one.not_after for one in nvidia_rim.parse(nvidia.read_rim_answer(body)).certificates)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intel's provisioning certification service: what to ask for a quote, and the answers as one collateral document.
+"""Intel's provisioning certification service: the answers about a quote as one collateral document.
 
 The document has the field names that DCAP verifiers share: the texts that Intel signed byte for byte, CRLs as hex, issuer
 chains as PEM. Nothing here judges a signature; ``tees.sgx`` and ``tees.tdx`` do. Source: Intel SGX and TDX
@@ -20,12 +20,8 @@ from confide.errors import EndorsementsMissing, MalformedError
 from confide.tees.fetch import Answer, Ask, Request
 from confide.wire import strict_json
 
-__all__ = ["Ca", "Questions", "Tee", "collateral", "fetch_collateral", "next_update", "questions"]
+__all__ = ["Questions", "collateral", "fetch_collateral", "next_update", "questions"]
 
-Tee = Literal["sgx", "tdx"]
-Ca = Literal["processor", "platform"]
-PCS: Final = "https://api.trustedservices.intel.com"
-ROOT_CRL_URL: Final = "https://certificates.trustedservices.intel.com/IntelSGXRootCA.der"
 MAX_DOCUMENT: Final = 512 * 1024
 _SIGNATURE = re.compile(rb',"signature":"([0-9a-f]{128})"}\s*', re.ASCII)
 
@@ -40,23 +36,16 @@ class Questions:
     root_crl: Request
 
 
-def questions(tee: Tee, *, fmspc: bytes, ca: Ca) -> Questions:
-    """What to ask for: TCB information and the quoting enclave's identity of the TEE, the CRL of the CA that issued the PCK
-    certificate, and the root's CRL. ``fmspc`` is the 6 bytes of that certificate's extension.
+def questions(urls: tuple[str, ...]) -> Questions:
+    """What to ask for at the addresses that ``endorse.urls`` of ``tees.sgx`` and ``tees.tdx`` name: TCB information, the quoting
+    enclave's identity, the CRL of the CA that issued the PCK certificate, and the root's CRL.
     """
-    base = f"{PCS}/{tee}/certification/v4"
+    tcb_info, identity, pck_crl, root_crl = urls
     return Questions(
-        tcb_info=Request(
-            f"{base}/tcb?fmspc={fmspc.hex().upper()}", ("tcb-info-issuer-chain",), leaf="collateral"
-        ),
-        identity=Request(f"{base}/qe/identity", ("sgx-enclave-identity-issuer-chain",), leaf="collateral"),
-        # PCK certificates are SGX's for both TEEs.
-        pck_crl=Request(
-            f"{PCS}/sgx/certification/v4/pckcrl?ca={ca}&encoding=der",
-            ("sgx-pck-crl-issuer-chain",),
-            leaf="crl",
-        ),
-        root_crl=Request(ROOT_CRL_URL, leaf="crl"),
+        tcb_info=Request(tcb_info, ("tcb-info-issuer-chain",), leaf="collateral"),
+        identity=Request(identity, ("sgx-enclave-identity-issuer-chain",), leaf="collateral"),
+        pck_crl=Request(pck_crl, ("sgx-pck-crl-issuer-chain",), leaf="crl"),
+        root_crl=Request(root_crl, leaf="crl"),
     )
 
 
