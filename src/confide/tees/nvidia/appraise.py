@@ -307,7 +307,14 @@ def _rim(comparison: RimComparison, *, decided: bool) -> list[Reason]:
 
 
 def _indexes(indexes: tuple[int, ...]) -> str:
-    return ", ".join(str(index) for index in indexes)
+    """Indexes for a person, runs of them as ``21-34``."""
+    runs: list[list[int]] = []
+    for index in indexes:
+        if runs and index == runs[-1][-1] + 1:
+            runs[-1].append(index)
+        else:
+            runs.append([index])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def trustworthiness(claims: Claims, reference: object) -> Vector:
@@ -322,7 +329,7 @@ def trustworthiness(claims: Claims, reference: object) -> Vector:
 
 
 def describe(claims: Claims) -> Mapping[str, object]:
-    """The claims as JSON values."""
+    """The claims as JSON values; measurements that are all zeros stand for nothing and are left out."""
     details = _details(claims)
     return {
         "device": details.kind,
@@ -341,7 +348,7 @@ def describe(claims: Claims) -> Mapping[str, object]:
         "debug": details.debug,
         "switches": [pdi.hex() for pdi in details.switch_pdis],
         "rim": _describe_rim(details.rim),
-        "measurements": {index: value.hex() for index, value in claims.measurements.items()},
+        "measurements": {index: value.hex() for index, value in claims.measurements.items() if any(value)},
     }
 
 
@@ -349,11 +356,11 @@ def _describe_rim(comparison: RimComparison) -> dict[str, object]:
     return {
         "complete": comparison.complete,
         "documents": [_describe_document(document) for document in comparison.documents],
-        "matched": list(comparison.matched),
-        "mismatched": list(comparison.mismatched),
-        "skipped": list(comparison.skipped),
-        "uncovered": list(comparison.uncovered),
-        "conflicts": list(comparison.conflicts),
+        "matched": _indexes(comparison.matched),
+        "mismatched": _indexes(comparison.mismatched),
+        "skipped": _indexes(comparison.skipped),
+        "uncovered": _indexes(comparison.uncovered),
+        "conflicts": _indexes(comparison.conflicts),
         "findings": [f"{one.code}: {one.message}" for one in comparison.findings],
     }
 

@@ -306,7 +306,7 @@ def _check_fields(report: Report) -> None:
         data = report.field(name)
         if data is not None and len(data) != size:
             raise MalformedError("length_mismatch", f"the GPU report's field {name} is not {size} bytes")
-    for name, unit in (("msrscnt", 4), ("switch_pdi", 8), ("switch_gpu_pdis", 8)):
+    for name, unit in (("msrscnt", 4), ("switch_pdi", 8)):
         if len(report.field(name) or b"") % unit:
             raise MalformedError(
                 "length_mismatch", f"the GPU report's field {name} is not whole words of {unit} bytes"
@@ -340,7 +340,7 @@ def explain(data: bytes) -> dict[str, object]:
         elif name == "msrscnt":
             words = [one.data[start : start + 4] for start in range(0, len(one.data), 4)]
             fields[name] = [int.from_bytes(word, "little") for word in words]
-        elif name in {"switch_pdi", "switch_gpu_pdis"}:
+        elif name == "switch_pdi":
             fields[name] = [one.data[start : start + 8].hex() for start in range(0, len(one.data), 8)]
         else:
             fields[name] = one.data.hex()
