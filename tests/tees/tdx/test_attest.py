@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver of TDX guests by injected calls; the emulated kernel files are driven in tests/tees/_tsm."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from confide.errors import ConfigurationError, EnclaveError, TeeUnavailable
+from confide.tees._tsm.reports import ConfigfsReports
+from confide.tees.tdx import attest
+from support import boot_logs, intel_quote
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DATA = bytes(range(64))
+LOG = boot_logs.log([(1, 4, bytes(4), bytes(4))])
+
+
+class Entry:
+    """One entry of configfs-tsm whose report is ``answer``."""
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.generation = 0
+
+    def make(self) -> None:
+        pass
+
+    def write(self, name: str, data: bytes) -> None:
+        assert (name, data) == ("inblob", DATA)
+        self.generation += 1
+
+    def read(self, name: str) -> bytes:
+        if name == "auxblob":
+            raise OSError(errno.ENOENT, name)
+        return {"generation": str(self.generation).encode(), "outblob": self.answer}[name]
+
+    def remove(self) -> None:
+        pass
+
+
+def device(answer: bytes | None = None, **options: Any) -> attest.Device:
+    entry = Entry(intel_quote.unsigned("tdx", DATA) if answer is None else answer)
+    return attest.Device(reports=ConfigfsReports("tdx_guest", lambda: entry), **options)
+
+
+class Module:
+    """/dev/tdx_guest: puts a TDREPORT behind the 64 bytes that it is asked about."""
+
+    def __init__(self, **faults: Any) -> None:
+        self.faults = faults
+        self.asked: list[tuple[int, bytes]] = []
+
+    def ioctl(self, request: int, argument: bytearray) -> int:
+        self.asked.append((request, bytes(argument)))
+        if "error" in self.faults:
+            raise OSError(self.faults["error"], "ioctl")
+        report = b"\x81" + bytes(127) + self.faults.get("answer", bytes(argument[:64])) + bytes(832)
+        argument[64:] = report
+        return 0
+
+
+def test_the_number_of_the_ioctl_is_that_of_the_kernel() -> None:
+    """_IOWR('T', 1, struct of 1088 bytes), computed once more here."""
+    assert 3 << 30 | 1088 << 16 | ord("T") << 8 | 1 == attest.TDX_CMD_GET_REPORT0
+
+
+def test_a_tdreport_is_asked_for_with_exact_bytes() -> None:
+    module = Module()
+    made = device(guest=attest.GuestDevice(module.ioctl))
+
+    report = made.tdreport(DATA)
+
+    assert module.asked == [(0xC4405401, DATA + bytes(1024))]
+    assert (len(report), report[128:192]) == (1024, DATA)
+
+
+@pytest.mark.parametrize("faults", [{"error": errno.EIO}, {"answer": bytes(64)}])
+def test_a_module_that_fails_or_answers_another_question_is_an_error(faults: dict[str, Any]) -> None:
+    with pytest.raises(EnclaveError):
+        device(guest=attest.GuestDevice(Module(**faults).ioctl)).tdreport(DATA)
+
+
+def test_a_local_report_is_never_evidence(tmp_path: Path) -> None:
+    """A guest with /dev/tdx_guest alone has no quote, and is told so; a TDREPORT in place of a quote is refused."""
+    node = tmp_path / "tdx_guest"
+    node.touch()
+    with pytest.raises(TeeUnavailable) as caught:
+        attest.Device.find(reports=tmp_path / "none", guest=node)
+    assert "local reports" in caught.value.message
+    with pytest.raises(EnclaveError):
+        device(b"\x81" + bytes(1023)).attest(DATA)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        intel_quote.unsigned("tdx", bytes(64)),
+        intel_quote.unsigned("sgx", DATA),
+        intel_quote.unsigned("tdx", DATA)[:-1],
+        intel_quote.unsigned("tdx", DATA) + b"\x01",
+        b"\x00",
+    ],
+)
+def test_another_answer_than_a_quote_over_the_data_is_an_error(answer: bytes) -> None:
+    with pytest.raises(EnclaveError) as caught:
+        device(answer).attest(DATA)
+    assert caught.value.code == "enclave.bad_state"
+
+
+def test_the_boots_event_log_goes_with_the_quote_without_its_padding() -> None:
+    made = device(event_log=lambda: LOG + b"\xff" * 60_000).attest(DATA)
+    assert [(part.format, part.data) for part in made.endorsements.documents] == [("event-log", LOG)]
+    for content in (b"", b"junk", LOG[:-1], boot_logs.log([(1, 5, b"", bytes(70_000))])):
+        assert device(event_log=lambda content=content: content).attest(DATA).endorsements.documents == ()
+
+
+def test_what_a_guest_lacks_is_named() -> None:
+    with pytest.raises(TeeUnavailable):
+        device().derive_key(b"label")
+    with pytest.raises(TeeUnavailable):
+        device().tdreport(DATA)
+    with pytest.raises(TeeUnavailable):
+        device().extend("rtmr3", bytes(48))
+
+
+@pytest.mark.parametrize("length", [0, 63, 65])
+def test_report_data_is_64_bytes(length: int) -> None:
+    with pytest.raises(ConfigurationError):
+        device().attest(bytes(length))
+    with pytest.raises(ConfigurationError):
+        attest.GuestDevice(Module().ioctl).tdreport(bytes(length))
