@@ -537,4 +537,4 @@ def test_sim_06_no_private_key_and_no_root_of_a_simulator_is_in_a_wheel(
     for member, data in contents.items():
         assert not KEYS.search(data), member
         assert not any(der in data for der in (opened.ark, opened.ask)), member
-        assert member.endswith((".py", ".pem", ".md", "py.typed")) or ".dist-info/" in member, member
+        assert member.endswith((".py", ".pem", ".md", ".css", "py.typed")) or ".dist-info/" in member, member

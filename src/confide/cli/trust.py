@@ -163,10 +163,10 @@ def _reference_values(paths: tuple[Path, ...]) -> tuple[ReferenceValues, ...]:
 
 def _anchors(text: str) -> tuple[TrustAnchor, ...]:
     """The simulated roots in a file, each for every TEE: which of them a chain ends at is for the chain to show."""
-    from confide import simulator
-
     if text == "local":
-        return (simulator.anchor(),)
+        from confide.simulator import devices
+
+        return devices.anchors()
     from confide.attestation import schemes
     from confide.attestation.anchors import TrustAnchor
     from confide.crypto.x509 import parse_pem
@@ -180,13 +180,13 @@ def _anchors(text: str) -> tuple[TrustAnchor, ...]:
 
 
 def local_anchor_pem() -> bytes:
-    """The public side of this user's simulated root, made on first use."""
+    """The public side of this user's simulated roots, made on first use."""
     import base64
 
-    from confide import simulator
+    from confide.simulator import devices
 
     def block(der: bytes) -> str:
         text = base64.encodebytes(der).decode()
         return f"-----BEGIN CERTIFICATE-----\n{text}-----END CERTIFICATE-----\n"
 
-    return "".join(block(der) for der in simulator.anchor().certificates).encode()
+    return "".join(block(der) for anchor in devices.anchors() for der in anchor.certificates).encode()

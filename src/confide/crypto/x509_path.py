@@ -110,18 +110,14 @@ class _Search:
             self._remember(path, _no_issuer(last))
             return
         if len(path) >= self._max_depth:
-            self._remember(path, NotGenuine("chain_invalid", "the chain is too long", stage=_STAGE))
+            self._remember(path, _too_long(last))
             return
         known = {certificate.der for certificate in path}
         failed: NotGenuine | None = None
         for issuer in (*by_root, *by_other):
             if issuer.der in known:
                 # Signed by itself or in a circle: such a path never comes to a pinned root.
-                failed = failed or NotGenuine(
-                    "untrusted_root",
-                    "the chain ends at a certificate that is not a pinned root",
-                    stage=_STAGE,
-                )
+                failed = failed or _untrusted_root()
                 continue
             if self._budget <= 0:
                 failed = NotGenuine("chain_invalid", "too many candidate issuers", stage=_STAGE)
@@ -142,10 +138,20 @@ class _Search:
 
 def _no_issuer(last: Certificate) -> NotGenuine:
     if last.subject_der == last.issuer_der:
-        return NotGenuine(
-            "untrusted_root", "the chain ends at a certificate that is not a pinned root", stage=_STAGE
-        )
+        return _untrusted_root()
     return NotGenuine("chain_invalid", "the issuer of a certificate is missing", stage=_STAGE)
+
+
+def _too_long(last: Certificate) -> NotGenuine:
+    if last.subject_der == last.issuer_der:
+        return _untrusted_root()
+    return NotGenuine("chain_invalid", "the chain is too long", stage=_STAGE)
+
+
+def _untrusted_root() -> NotGenuine:
+    return NotGenuine(
+        "untrusted_root", "the chain ends at a certificate that is not a pinned root", stage=_STAGE
+    )
 
 
 def _as_link(error: NotGenuine, *, is_root: bool) -> NotGenuine:

@@ -26,7 +26,7 @@ from confide.tees._dcap.quote import INTEL_QE_VENDOR, SGX, TDX, EnclaveReport, H
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AT", "MODULE_SIGNER", "QE_SIGNER", "Platform", "extension", "pem", "sign", "time"]
+__all__ = ["AT", "MODULE_SIGNER", "QE_SIGNER", "ROLES", "Platform", "extension", "pem", "sign", "time"]
 
 AT: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 QE_SIGNER: Final = hashlib.sha256(b"simulated signer of quoting enclaves").digest()
@@ -44,7 +44,7 @@ _NAMES: Final = {
     "signer": "Intel SGX TCB Signing",
     "pck": "Intel SGX PCK Certificate",
 }
-_KEYS: Final = (*_NAMES, "attestation")
+ROLES: Final = (*_NAMES, "attestation")
 
 
 def name(role: str) -> tuple[tuple[str, str], ...]:
@@ -406,5 +406,5 @@ def _seeded(seed: int, role: str) -> IssuingKey:
 
 def _keys(seed: int | None) -> dict[str, IssuingKey]:
     if seed is None:
-        return {role: IssuingKey.generate_p256() for role in _KEYS}
-    return {role: _seeded(seed, role) for role in _KEYS}
+        return {role: IssuingKey.generate_p256() for role in ROLES}
+    return {role: _seeded(seed, role) for role in ROLES}

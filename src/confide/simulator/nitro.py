@@ -23,13 +23,14 @@ from confide.wire import cbor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ABSENT", "AT", "Authority", "Platform"]
+__all__ = ["ABSENT", "AT", "ROLES", "Authority", "Platform"]
 
 AT: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 ABSENT: Final = object()
 """As the value of a field: leave it out."""
 
 _CAS: Final = ("root", "regional", "zonal", "instance")
+ROLES: Final = (*_CAS, "leaf")
 _LIVES: Final = {
     "root": timedelta(days=3652),
     "regional": timedelta(days=20),
@@ -97,7 +98,7 @@ class Platform:
         ``certificates`` overrides arguments of ``crypto.issue`` by role (root, regional, zonal, instance, leaf), ``keys`` the keys.
         """
         chain: list[Authority] = []
-        for depth, role in enumerate((*_CAS, "leaf")):
+        for depth, role in enumerate(ROLES):
             scalar = None if seed is None else 7919 * seed + 31 * depth + 11
             key = (keys or {}).get(role) or (
                 IssuingKey.generate_p384() if scalar is None else IssuingKey.from_scalar(scalar)

@@ -24,7 +24,7 @@ from confide.wire import der, strict_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AT", "Platform", "hcl_report", "runtime_claims"]
+__all__ = ["AT", "ROLES", "Platform", "hcl_report", "runtime_claims"]
 
 AT: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 _NOT_BEFORE: Final = datetime(2024, 1, 1, tzinfo=UTC)
@@ -35,6 +35,9 @@ _AK_ATTRIBUTES: Final = public.attributes(
 _CA_USAGE: Final = frozenset({"key_cert_sign", "crl_sign"})
 _FIRMWARE: Final = 0x2020_0312_0012_0003
 _HASH_SIZE: Final = {"sha256": 32, "sha384": 48, "sha512": 64}
+
+
+ROLES: Final = ("root", "ca", "ak")
 
 
 def _name(common: str) -> tuple[tuple[str, str], ...]:
@@ -51,6 +54,16 @@ def boot_pcrs(bank: str = "sha256") -> dict[int, bytes]:
         values[index] = hashlib.new(bank, values[index] + event).digest()
     values.update(dict.fromkeys(range(17, 23), b"\xff" * size))
     return values
+
+
+def _keys(seed: int | None, curve: str) -> dict[str, IssuingKey]:
+    if seed is not None:
+        return {
+            role: IssuingKey.from_scalar(1000 * seed + offset, curve=curve if role == "ak" else "p384")
+            for offset, role in enumerate(ROLES, start=1)
+        }
+    new = {"p256": IssuingKey.generate_p256, "p384": IssuingKey.generate_p384}
+    return {role: new[curve if role == "ak" else "p384"]() for role in ROLES}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -70,7 +83,8 @@ class Platform:
     def create(
         cls,
         *,
-        seed: int = 1,
+        seed: int | None = None,
+        keys: Mapping[str, IssuingKey] | None = None,
         scheme: str = "ecdsa",
         hash_name: str = "sha256",
         curve: str = "p256",
@@ -78,10 +92,11 @@ class Platform:
         pcrs: Mapping[str, Mapping[int, bytes]] | None = None,
         **ca: Any,
     ) -> Self:
-        """A TPM with reproducible keys; ``scheme`` "rsassa" or "rsapss" needs an RSA ``ak_key``. ``ca`` overrides arguments of
-        ``crypto.issue`` for the intermediate CA.
+        """A TPM with new keys, or with those that follow from ``seed``; ``keys`` gives single ones by role. ``scheme`` "rsassa" or
+        "rsapss" needs an RSA ``ak_key``. ``ca`` overrides arguments of ``crypto.issue`` for the intermediate CA.
         """
-        root_key, ca_key = (IssuingKey.from_scalar(1000 * seed + offset) for offset in (1, 2))
+        made = _keys(seed, curve) | dict(keys or {})
+        root_key, ca_key = made["root"], made["ca"]
         shared: dict[str, Any] = {
             "issuer": _name("SIMULATED EK/AK CA Root"),
             "signing_key": root_key,
@@ -97,7 +112,7 @@ class Platform:
             "serial": 2,
         }
         return cls(
-            ak_key=ak_key or IssuingKey.from_scalar(1000 * seed + 3, curve=curve),
+            ak_key=ak_key or made["ak"],
             root_key=root_key,
             ca_key=ca_key,
             root=issue(**(shared | own)),
