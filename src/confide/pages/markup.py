@@ -72,7 +72,14 @@ def table(head: Sequence[object], rows: Iterable[Sequence[object]], *, class_: s
             break
         first, *rest = row
         shown.append(
-            element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
+            element(
+                "tr",
+                element("th", first, scope="row"),
+                *(
+                    element("td", cell, data_label=str(name))
+                    for name, cell in zip(head[1:], rest, strict=True)
+                ),
+            )
         )
     header = element("thead", element("tr", *(element("th", cell, scope="col") for cell in head)))
     return element(

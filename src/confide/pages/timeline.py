@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from confide.pages.markup import Markup, element, join
+from confide.pages.verified import subject_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +42,8 @@ def draw(
     if until is not None and until > at:
         periods.append(_Period("this verdict", at, until, "bar until"))
     rows: list[tuple[object, object, object]] = [
-        (one.name, f"{one.begins:%Y-%m-%d %H:%M}", f"{one.ends:%Y-%m-%d %H:%M} UTC") for one in periods
+        (subject_name(one.name), f"{one.begins:%Y-%m-%d %H:%M}", f"{one.ends:%Y-%m-%d %H:%M} UTC")
+        for one in periods
     ]
     return (_svg(periods, at), rows) if periods else (Markup(""), rows)
 

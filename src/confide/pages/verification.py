@@ -45,14 +45,13 @@ _VERDICTS: Final = {
 }
 _TIERS: Final = {
     "affirming": "nothing that was appraised speaks against it",
-    "warning": "acceptable under this policy, with what is listed under “Not proved”",
+    "warning": "acceptable under this policy, with what is listed under “What was not proved”",
     "contraindicated": "something speaks against trusting it",
     "none": "nothing was appraised",
 }
 _BINDINGS: Final = {
     "bound": "Its evidence is seen to belong to the platform's. That both sit in one machine is not shown by it.",
-    "not bound": "Nothing ties it to the platform: it may be a device of another machine.",
-    "not checked": "Whether it belongs to the platform was not checked.",
+    "unproven": "Nothing shows that it belongs to the platform: it may be a device of another machine.",
 }
 _MARKS: Final = {
     "accepted": "M13 25l8 8 15-18",
@@ -275,7 +274,10 @@ def _validity(outcome: Mapping[str, object], evidence_fields: Mapping[str, objec
     drawing, rows = timeline.draw(listed if isinstance(listed, list) else [], outcome.get("expires"), at)
     sentence = "After the last moment shown in green something that this verdict rests on is no longer valid."
     return section(
-        "For how long", drawing, element("p", sentence, class_="soft"), table(("what", "from", "until"), rows)
+        "For how long",
+        drawing,
+        element("p", sentence, class_="soft"),
+        table(("what", "from", "until"), rows, class_="times"),
     )
 
 

@@ -9,7 +9,7 @@ from confide.attestation.result import Tier
 from confide.errors import ConfideError
 from confide.pages.markup import Markup, code, element, join, table, tree, words
 
-__all__ = ["all_claims", "check_item", "findings", "map_", "maps", "proof", "section", "tone"]
+__all__ = ["all_claims", "check_item", "findings", "map_", "maps", "proof", "section", "subject_name", "tone"]
 
 
 def proof(verified: Mapping[str, object]) -> list[Markup]:
@@ -70,7 +70,7 @@ def _chain(verified: Mapping[str, object]) -> list[Markup]:
             element(
                 "li",
                 element("span", role, class_="role"),
-                _name(str(link.get("name"))),
+                subject_name(str(link.get("name"))),
                 element("span", "public key, SHA-256 ", class_="faint"),
                 code(link.get("spki_sha256")),
             )
@@ -78,7 +78,7 @@ def _chain(verified: Mapping[str, object]) -> list[Markup]:
     return [element("ol", *items, class_="chain")]
 
 
-def _name(subject: str) -> Markup:
+def subject_name(subject: str) -> Markup:
     """A distinguished name with the part first that tells people most."""
     parts = [part.strip() for part in subject.split(",")]
     common = next((part[3:] for part in parts if part.startswith("CN=")), subject)
@@ -96,18 +96,19 @@ def _against(claims: Mapping[str, object], policy: Mapping[str, object], tee: st
         said = claims.get(
             name, claims.get(name.removeprefix("min_"), claims.get(f"reported_{name.removeprefix('min_')}"))
         )
-        shown = element("strong", "any value is accepted") if wanted == "ANY" else tree(wanted)
+        shown = element("strong", "any value is accepted") if wanted == "ANY" else tree(wanted, 1)
         rows.append(
             (
                 name,
                 shown,
-                tree(said) if said is not None else element("span", "see all claims", class_="faint"),
+                tree(said, 1) if said is not None else element("span", "see all claims", class_="faint"),
             )
         )
     if not rows:
         return [element("p", "The policy has no reference values for this part.", class_="soft")]
     note = "This list is the policy's; that the claims meet it is part of the verdict above."
-    return [table(("policy key", "accepted", "the evidence says"), rows), element("p", note, class_="soft")]
+    head = ("policy key", "accepted", "the evidence says")
+    return [table(head, rows, class_="stack"), element("p", note, class_="soft")]
 
 
 def _levels(claims: Mapping[str, object], policy: Mapping[str, object], tee: str) -> list[Markup]:
