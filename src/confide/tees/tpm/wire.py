@@ -191,7 +191,7 @@ def decode_attest(data: bytes) -> Attest:
     if cursor.u16() != TAG_QUOTE:
         raise MalformedError("unknown_format", "TPMS_ATTEST is no quote, but attests something else")
     signer = take_sized(cursor, 66, "the name of the signer")
-    extra = take_sized(cursor, 64, "extraData")
+    extra = take_sized(cursor, 66, "extraData")
     clock, reset, restart, safe = cursor.u64(), cursor.u32(), cursor.u32(), cursor.u8()
     if safe > 1:
         raise MalformedError("non_canonical", "TPMS_ATTEST: a truth value other than 0 and 1")
