@@ -82,7 +82,8 @@ def _show(result: AttestationResult) -> None:
 
 def _show_part(claims: Claims, facts: Mapping[str, object]) -> None:
     if claims.chain:
-        output.data("vouched for by: " + " <- ".join(_common_name(one.name) for one in claims.chain))
+        mark = " (SIMULATED)" if claims.simulated else ""
+        output.data("vouched for by: " + " <- ".join(_common_name(one.name) for one in claims.chain) + mark)
     described = facts["claims"]
     if isinstance(described, dict):
         output.data(output.tree(described))
