@@ -14,11 +14,12 @@ from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
 from confide.crypto import pem, x509
-from confide.errors import ConfideError, EndorsementsMissing, MalformedError
+from confide.errors import ConfideError, EndorsementsMissing, MalformedError, NotGenuine
 from confide.tees import endorsing, fetch, formats
 from confide.tees.cache import Cache, cached
+from confide.tees.nitro import endorse as nitro_endorse
 from confide.tees.snp import endorse, wire
-from support import snp, vendor_service, vendors
+from support import nitro, snp, vendor_service, vendors
 
 if TYPE_CHECKING:
     from http.server import BaseHTTPRequestHandler
@@ -117,7 +118,7 @@ def test_the_crl_alone_is_asked_for_where_the_certificate_came_with_the_evidence
     assert log == [f"https://{KDS}/vlek/v1/Milan/crl"]
 
 
-@pytest.mark.parametrize("format_", ["nitro", "tpm", "token"])
+@pytest.mark.parametrize("format_", ["tpm", "token"])
 def test_evidence_that_carries_its_certificates_needs_nothing(format_: str) -> None:
     with pytest.raises(ConfideError) as caught:
         endorsing.collect(Evidence(EvidencePart(format_, b"x")), ask=vendors.in_memory({}))
@@ -434,3 +435,39 @@ def test_a_gpu_beside_a_cpu_is_asked_about_too(shared: Path) -> None:
 
     assert len(found.crls) == 1
     assert found.documents == endorsing.collect(alone, ask=nvidia).documents
+
+
+def test_what_aws_says_is_the_crl_of_every_ca_that_publishes_one(shared: Path) -> None:
+    data = (shared / "evidence" / "nitro" / "prod-dstack.cose.bin").read_bytes()
+    pages: dict[str, vendors.Page] = {
+        address: (snp.authority(product).crl(), {})
+        for product, address in (
+            (
+                "Milan",
+                "aws-nitro-enclaves-crl.s3.amazonaws.com/crl/ab4960cc-7d63-42bd-9e9f-59338cb67f84.crl",
+            ),
+            (
+                "Genoa",
+                (
+                    "crl-us-east-1-aws-nitro-enclaves.s3.us-east-1.amazonaws.com"
+                    "/crl/e7f1198f-2766-4ca0-85e5-7a75f05d9614.crl"
+                ),
+            ),
+        )
+    }
+
+    found = endorsing.collect(Evidence(EvidencePart("nitro", data)), ask=vendors.in_memory(pages))
+
+    assert found == Endorsements(crls=tuple(page[0] for page in pages.values()))
+
+
+def test_ev_35_a_document_that_is_not_awss_asks_nobody() -> None:
+    """Its certificates name places of the right form, but no pinned root stands behind them."""
+    data = nitro.document()
+    assert nitro_endorse.urls(data)
+    log: list[str] = []
+
+    with pytest.raises(NotGenuine):
+        endorsing.collect(Evidence(EvidencePart("nitro", data)), ask=vendors.in_memory({}, log))
+
+    assert log == []

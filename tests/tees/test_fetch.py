@@ -15,6 +15,7 @@ import pytest
 from confide.crypto import x509
 from confide.errors import ConfigurationError, EndorsementsMissing, MalformedError
 from confide.tees import fetch
+from confide.tees.nitro import endorse as nitro
 from support import snp, vendor_service
 from support.vendor_service import HOST, respond, serving
 
@@ -277,6 +278,35 @@ def test_ev_35_the_vendors_hosts_are_the_only_ones_by_default() -> None:
     assert vendors == fetch.ALLOWED_HOSTS
     with pytest.raises(ConfigurationError):
         fetch.get("https://kds.example/vcek")
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("aws-nitro-enclaves-crl.s3.amazonaws.com", True),
+        ("crl-us-east-1-aws-nitro-enclaves.s3.us-east-1.amazonaws.com", True),
+        ("crl-us-gov-west-1-aws-nitro-enclaves.s3.us-gov-west-1.amazonaws.com", True),
+        ("crl-us-east-1-aws-nitro-enclaves.s3.us-east-2.amazonaws.com", False),
+        ("crl-us-east-1-aws-nitro-enclaves.s3.us-east-1.amazonaws.com.evil.example", False),
+        ("evil-aws-nitro-enclaves-crl.s3.amazonaws.com", False),
+        ("mine.s3.us-east-1.amazonaws.com", False),
+        ("s3.amazonaws.com", False),
+    ],
+)
+def test_ev_35_of_awss_hosts_only_those_of_nitros_crls_are_asked(
+    monkeypatch: pytest.MonkeyPatch, host: str, known: bool
+) -> None:
+    url = f"https://{host}/crl/x.crl"
+
+    with serving(respond(body=b"crl"), hosts=(host[:63],)) as service:
+        wanted = vendor_service.reached(service, monkeypatch)
+        with pytest.raises((ConfigurationError, EndorsementsMissing)) as caught:
+            # Known hosts are connected to, and do not prove their name: the certificate is of another one.
+            fetch.get(url, timeout=5, transport=vendor_service.transport(seed=2))
+
+    assert isinstance(caught.value, EndorsementsMissing) is known
+    assert nitro.is_crl_host(host) is known
+    assert wanted == ([(host, 443)] if known else [])
 
 
 def test_ev_35_proxies_of_the_environment_are_not_used(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from confide.crypto import ocsp, x509
 from confide.errors import ConfigurationError, EndorsementsMissing, MalformedError
 from confide.tees import fetch, pcs
 from confide.tees.fetch import Request
+from confide.tees.nitro import endorse as nitro
+from confide.tees.nitro import wire as nitro_wire
 from confide.tees.nvidia import endorse as nvidia
 from confide.tees.nvidia import rim as nvidia_rim
 from confide.tees.sgx import endorse as sgx
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["as_file", "collect", "expires"]
 
 # Formats about which no vendor publishes anything per machine: their certificates travel inside.
-_SELF_CONTAINED: Final = frozenset({"nitro", "tpm", "token"})
+_SELF_CONTAINED: Final = frozenset({"tpm", "token"})
+_NITRO_DEPTH: Final = 8
 
 
 def collect(
@@ -76,6 +79,8 @@ def _collect_part(part: EvidencePart, stapled: Endorsements, product: str | None
             return _intel(tdx.urls(part.data), ask)
         case "nvidia":
             return _nvidia(part.data, stapled, ask)
+        case "nitro":
+            return _nitro(part.data, ask)
         case format_ if format_ in _SELF_CONTAINED:
             return Endorsements()
         case _:
@@ -111,6 +116,15 @@ def _intel(urls: tuple[str, ...], ask: Ask) -> Endorsements:
     """TCB information, QE identity and both CRLs, as one document."""
     collateral = pcs.fetch_collateral(pcs.questions(urls), ask)
     return Endorsements(documents=(EvidencePart("intel-collateral", collateral),))
+
+
+def _nitro(data: bytes, ask: Ask) -> Endorsements:
+    """The CRLs that AWS's certificates name, once the chain is seen to be AWS's: evidence does not choose whom we ask."""
+    document = nitro_wire.decode_document(nitro_wire.unframe(data))
+    leaf, *others = (x509.Certificate.from_der(one) for one in (document.certificate, *document.cabundle))
+    roots = tuple(x509.Certificate.from_der(one) for anchor in nitro.anchors() for one in anchor.certificates)
+    x509.verify_chain(leaf, tuple(others), roots, at=leaf.not_before, max_depth=_NITRO_DEPTH)
+    return Endorsements(crls=tuple(_crl(ask(Request(url, leaf="crl"))) for url in nitro.urls(data)))
 
 
 def _nvidia(data: bytes, stapled: Endorsements, ask: Ask) -> Endorsements:
