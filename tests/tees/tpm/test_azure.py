@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from confide.attestation import claims as claims_
-from confide.attestation.evidence import Evidence, EvidencePart
+from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
 from confide.simulator import tpm as simulator
 from confide.tees.snp import authenticate as snp_authenticate
 from confide.tees.snp import endorse as snp_endorse
+from confide.tees.tdx import authenticate as tdx_authenticate
+from confide.tees.tdx import endorse as tdx_endorse
 from confide.tees.tpm import azure, endorse, hcl, wire
 from confide.tees.tpm.authenticate import TpmDetails
 from confide.wire import strict_json
@@ -34,6 +36,7 @@ IDENTITY = "not_genuine.identity_mismatch"
 UNTRUSTED = "not_genuine.untrusted_root"
 AT = datetime(2026, 6, 1, tzinfo=UTC)
 AT_TDX = datetime(2025, 6, 26, 22, 12, 2, tzinfo=UTC)
+TDX_REGISTERS = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
 SAMPLES = ("snp-v1", "snp-genoa", "tdx-v1")
 GENOA_NONCE = (
     "0218488bae25d2509232bf676f1a66a30d7372add909109b36016ef136f2938ca05475f8b46094de6b64270ea35d950f"
@@ -47,11 +50,7 @@ def sample(shared: Path, name: str) -> bytes:
 def stand_in(report: bytes, kind: str, **changes: Any) -> Claims:
     """Claims as the platform's own authenticate would make them of a hardware report, which is not verified here."""
     part = hcl.SnpPart.decode(report) if kind == "snp" else hcl.TdxPart.decode(report)
-    names = (
-        ("measurement",)
-        if kind == "snp"
-        else ("mrtd", "mrconfigid", "mrowner", "mrownerconfig", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
-    )
+    names = ("measurement",) if kind == "snp" else TDX_REGISTERS
     fields: dict[str, Any] = {
         "tee": kind,
         "simulated": False,
@@ -127,25 +126,66 @@ def test_the_real_snp_samples_are_accepted_as_documented_through_the_verifier(
     assert tpm.codes(lambda: Verifier(policy()).verify(alone, at=AT)) == ["not_acceptable.tee"]
 
 
-def test_the_quote_of_a_real_tdx_machine_is_vouched_for_by_its_tdreport(shared: Path) -> None:
-    """The TD's report is taken as verified here: this is the chain from its claims on."""
-    evidence = azure.read_azure(sample(shared, "tdx-v1"))
-    assert evidence.platform.format == "tdx"
-    part = wire.TpmEvidence.decode(evidence.devices[0].data)
-    assert part.hcl is not None
-    platform = stand_in(hcl.decode_hcl(part.hcl).hardware_report, "tdx")
+def tdx_evidence(shared: Path) -> Evidence:
+    """The sample, with the collateral of its FMSPC (00806f050000) that lies beside another quote."""
+    collateral = (shared / "evidence" / "tdx" / "v4-azure-attr0.collateral-eval17.json").read_bytes()
+    documents = (EvidencePart("intel-collateral", collateral),)
+    return replace(azure.read_azure(sample(shared, "tdx-v1")), endorsements=Endorsements(documents=documents))
+
+
+def test_the_quote_of_a_real_tdx_machine_leads_to_intels_root(shared: Path) -> None:
+    evidence = tdx_evidence(shared)
+    platform = tdx_authenticate.authenticate(
+        evidence.platform.data,
+        endorsements=evidence.endorsements,
+        anchors=tdx_endorse.anchors(),
+        at=AT_TDX,
+        require_revocation=False,
+    )
     claims = tpm.authenticate(evidence.devices[0].data, anchors=(), at=AT_TDX, beside=platform)
     assert claims.report_data == b"challenge"
-    azure_claims = details(claims).azure
-    assert azure_claims is not None
-    assert azure_claims.vm_id == "6332533D-5649-4D02-8AA7-8F64B7C3EE21"
-    for name in ("mrtd", "mrconfigid", "mrowner", "mrownerconfig", "rtmr0", "rtmr1", "rtmr2", "rtmr3"):
+    found = details(claims)
+    assert found.azure is not None
+    assert (found.trust, found.azure.vm_id) == ("platform", "6332533D-5649-4D02-8AA7-8F64B7C3EE21")
+    assert claims.chain[1:] == platform.chain
+
+
+def test_the_real_tdx_sample_is_accepted_as_documented_through_the_verifier(shared: Path) -> None:
+    """Azure ran its TDs without SEPT_VE_DISABLE, and this one on an old TCB: a policy has to say that it admits both."""
+    evidence = tdx_evidence(shared)
+    pcrs = wire.TpmEvidence.decode(evidence.devices[0].data).pcrs["sha256"]
+    table = {
+        "tdx": {"mrtd": "ANY", "sept_ve_disable": False},
+        "tpm": {"pcr": {"4": [pcrs[4].hex()]}, "secure_boot": True},
+    }
+    whole = {"tees": ["tdx", "tpm"], "reference": table, "tcb_status": ["UpToDate", "OutOfDate"]}
+    policy = AppraisalPolicy.from_table(whole)
+    result = Verifier(policy).verify(evidence, at=AT_TDX, report_data=b"challenge")
+    assert (result.verdict, result.tee, [one.binding for one in result.parts]) == (
+        "accepted",
+        "tdx",
+        ["bound"],
+    )
+    without = replace(evidence, endorsements=Endorsements())
+    assert tpm.codes(lambda: Verifier(policy).verify(without, at=AT_TDX)) == [
+        "endorsements_missing.collateral"
+    ]
+
+
+def test_tpm_05_a_tdreport_of_another_td_is_refused_register_by_register(shared: Path) -> None:
+    part = azure.read_azure(sample(shared, "tdx-v1")).devices[0].data
+    whole = wire.TpmEvidence.decode(part).hcl
+    assert whole is not None
+    report = hcl.decode_hcl(whole).hardware_report
+    platform = stand_in(report, "tdx")
+    assert tpm.authenticate(part, anchors=(), at=AT_TDX, beside=platform)
+    for name in TDX_REGISTERS:
         changed = {**platform.measurements, name: b"\x01" * 48}
-        other = stand_in(hcl.decode_hcl(part.hcl).hardware_report, "tdx", measurements=changed)
-        assert tpm.refusal(evidence.devices[0].data, anchors=(), beside=other) == [IDENTITY], name
+        other = stand_in(report, "tdx", measurements=changed)
+        assert tpm.refusal(part, anchors=(), beside=other) == [IDENTITY], name
         del changed[name]
-        other = stand_in(hcl.decode_hcl(part.hcl).hardware_report, "tdx", measurements=changed)
-        assert tpm.refusal(evidence.devices[0].data, anchors=(), beside=other) == [IDENTITY], name
+        other = stand_in(report, "tdx", measurements=changed)
+        assert tpm.refusal(part, anchors=(), beside=other) == [IDENTITY], name
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -35,7 +35,7 @@ __all__ = ["TpmDetails", "authenticate"]
 _T = TypeVar("_T")
 
 _ATTRIBUTES: Final = ("fixedTPM", "restricted", "sign")
-_FIRMWARE_UNPROVEN: Final = "quotes of other TPMs than Azure's have been seen from the software TPM swtpm, not from hardware or Google Cloud"
+_SCHEME_UNPROVEN: Final = "quotes signed with RSAPSS or ECDSA have been seen from the software TPM swtpm only; those of clouds are RSASSA"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def authenticate(
         ),
         expires=trusted.expires or datetime.max.replace(tzinfo=UTC),
         chain=trusted.chain,
-        unproven=() if trusted.kind == "platform" else (_FIRMWARE_UNPROVEN,),
+        unproven=() if signature.scheme == "rsassa" else (_SCHEME_UNPROVEN,),
     )
 
 

@@ -33,7 +33,7 @@ MAX_CRLS: Final = 32
 _SIGNATURES: Final = frozenset({"ecdsa", "rsa-pss", "rsa-pkcs1"})
 _STAGE: Final = "endorsement"
 _SNP: Final = ("measurement",)
-_TDX: Final = ("mrtd", "mrconfigid", "mrowner", "mrownerconfig", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
+_TDX: Final = ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")
 
 
 @dataclass(frozen=True, slots=True)

@@ -346,8 +346,8 @@ def explain(data: bytes) -> dict[str, object]:
         }
     if evidence.hcl is not None:
         tree["HCL report"] = hcl_.explain(evidence.hcl)
-    if signature.scheme != "rsassa" or evidence.hcl is None:
+    if signature.scheme != "rsassa":
         tree["unproven on real bytes"] = (
-            "of clouds, only Azure's quotes (RSASSA with SHA-256) have been seen on real bytes; others on swtpm"
+            "quotes of this scheme have been seen from the software TPM swtpm only"
         )
     return tree
