@@ -17,6 +17,7 @@ from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
 from confide.errors import AttestationError, ConfideError
 from confide.simulator.nitro import AT, Platform
+from confide.tees.nitro import authenticate
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,6 +38,11 @@ def platform(seed: int = 1) -> Platform:
 def document(**overrides: Any) -> bytes:
     """A document that passes unless something is overridden; see ``Platform.document``."""
     return platform().document(REPORT_DATA, **overrides)
+
+
+def bundle(*order: int) -> list[bytes]:
+    """CA certificates of the platform by their place: root 0, regional 1, zonal 2, instance 3 (and the leaf, 4)."""
+    return [platform().chain[index].der for index in order]
 
 
 def policy(reference: dict[str, Any] | None = None, **top: Any) -> AppraisalPolicy:
@@ -72,3 +78,47 @@ def refusal(data: bytes, **options: Any) -> list[str]:
         verify(data, **options)
     error = caught.value
     return [reason.code for reason in error.reasons] if isinstance(error, AttestationError) else [error.code]
+
+
+def claims(data: bytes, of: Platform | None = None, **options: Any) -> Any:
+    """Authenticate under a platform's root, without a policy."""
+    arguments: dict[str, Any] = {
+        "endorsements": Endorsements(),
+        "anchors": ((of or platform()).anchor,),
+        "at": AT,
+        "require_revocation": False,
+    }
+    return authenticate.authenticate(data, **(arguments | options))
+
+
+def refused(data: bytes, of: Platform | None = None, **options: Any) -> list[str]:
+    """The codes with which a document is not authenticated."""
+    with pytest.raises(ConfideError) as caught:
+        claims(data, of, **options)
+    error = caught.value
+    return [reason.code for reason in error.reasons] if isinstance(error, AttestationError) else [error.code]
+
+
+# Items of CBOR that cost much, mean nothing here or have two spellings.
+BOMBS = {
+    "tag 35": "d823" + "6361612a",
+    "bignum": "c2" + "5a000fffff",
+    "decimal": "c4821b7fffffffffffffff03",
+    "indefinite bytes": "5f4101ff",
+    "indefinite text": "7f6161ff",
+    "indefinite array": "9f01ff",
+    "indefinite map": "bf0102ff",
+    "not shortest": "1800",
+    "not shortest length": "580101",
+    "nan": "f97e00",
+    "float": "fb3ff0000000000000",
+    "shared reference": "d81c8101",
+    "undefined": "f7",
+    "simple": "f820",
+    "break": "ff",
+    "nested": "81" * 64 + "00",
+    "nested maps": "a100" * 64 + "00",
+    "huge array": "9b00ffffffffffffff",
+    "huge map": "bb00ffffffffffffff",
+    "huge bytes": "5b00ffffffffffffff",
+}
