@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from confide.errors import NotGenuine
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from confide.crypto.x509 import Certificate
+    from confide.crypto.x509_parts import Signed
 
 __all__ = ["SIGNATURES", "verify_chain"]
 
@@ -124,7 +126,7 @@ class _Search:
                 break
             self._budget -= 1
             try:
-                last.signed.verify(issuer.public_key_der)
+                _verify_link(last.signed, issuer.public_key_der)
             except NotGenuine as error:
                 failed = failed or _as_link(error, is_root=issuer.der in self._roots)
                 continue
@@ -134,6 +136,14 @@ class _Search:
                 yield from self.paths((*path, issuer))
         if failed is not None:
             self._remember(path, failed)
+
+
+@functools.lru_cache(maxsize=256)
+def _verify_link(signed: Signed, issuer_key: bytes) -> None:
+    """One link. That a signature is good does not change with time, and CAs are the same under many leaves; a failure
+    is raised and not kept.
+    """
+    signed.verify(issuer_key)
 
 
 def _no_issuer(last: Certificate) -> NotGenuine:
