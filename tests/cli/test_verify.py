@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from confide.attestation import corim, ear, reference
 from confide.attestation.evidence import Endorsements
+from confide.attestation.reference import ReferenceValues
+from confide.attestation.result import Tier
 from confide.cli import output, trust
-from confide.tees import endorsing, fetch
+from confide.crypto import cose, jose
+from confide.keys.identity import Identity
+from confide.tees import endorsing, fetch, formats
 from support import bundles, snp, vendors
 
 if TYPE_CHECKING:
@@ -282,3 +287,102 @@ def test_names_in_evidence_do_not_steer_the_terminal(confide: Confide, tmp_path:
     assert "0c" * 32 in answer.out
     assert all(line.isprintable() for line in answer.out.splitlines())
     assert not any(line.startswith("verified") for line in answer.out.splitlines())
+
+
+def test_an_accepted_result_is_written_as_an_ear_signed_by_the_identity(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    folder = shared / "evidence" / "sev-snp"
+    common = (
+        "verify", folder / "genoa-v3.report.bin", "--policy", policy(tmp_path),
+        "--endorsements", folder / "genoa-v3.vcek.der", "--at", "2026-06-01T00:00:00Z",
+    )  # fmt: skip
+
+    for name in ("result.jwt", "result.cwt"):
+        assert confide(*common, "--ear", tmp_path / name).code == 0
+
+    key = Identity.open("default").key
+    token = jose.Jws.decode((tmp_path / "result.jwt").read_text().strip(), algorithms=frozenset({"EdDSA"}))
+    token.verify(bytes.fromhex("302a300506032b6570032100") + key.public)
+    assert ear.read(token.claims()).tier is Tier.WARNING
+    payload = cose.verify1((tmp_path / "result.cwt").read_bytes(), key.public)
+    assert ear.read(ear.from_cbor(payload)).tier is Tier.WARNING
+
+
+def test_reference_values_from_files_fill_what_a_policy_leaves_to_them(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    folder = shared / "evidence" / "sev-snp"
+    left_open = policy(tmp_path, ANY.replace('"ANY"', '"FILES"'))
+    measured = formats.read((folder / "genoa-v3.report.bin").read_bytes()).platform.data[0x90:0xC0]
+    common = (
+        "verify", folder / "genoa-v3.report.bin", "--policy", left_open, "--json",
+        "--endorsements", folder / "genoa-v3.vcek.der", "--at", "2026-06-01T00:00:00Z",
+    )  # fmt: skip
+    right = [ReferenceValues("snp", {"measurement": (measured,)}, "the release notes")]
+    wrong = [ReferenceValues("snp", {"measurement": (bytes(48),)}, "nobody")]
+    for name, values in (("right", right), ("wrong", wrong)):
+        (tmp_path / f"{name}.toml").write_bytes(reference.write(values))
+        (tmp_path / f"{name}.corim").write_bytes(corim.write(values, identifier=name))
+
+    assert confide(*common).code == 2
+    for suffix in ("toml", "corim"):
+        assert confide(*common, "--reference-values", tmp_path / f"right.{suffix}").code == 0
+        assert confide(*common, "--reference-values", tmp_path / f"wrong.{suffix}").code == 4
+
+
+def test_a_device_beside_a_raw_report_is_read_and_unproven(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    folder = shared / "evidence"
+    both = policy(
+        tmp_path,
+        'tees = ["snp", "nvidia"]\n[reference.snp]\nmeasurement = "ANY"\n[reference.nvidia]\nrim = "ANY"\n',
+    )
+    common = (
+        "verify", folder / "sev-snp" / "genoa-v3.report.bin", "--policy", both, "--json", "--at", "2026-06-01T00:00:00Z",
+        "--endorsements", folder / "sev-snp" / "genoa-v3.vcek.der",
+    )  # fmt: skip
+    gpu = (
+        "--device", folder / "nvidia" / "hopper-535.report.bin",
+        "--endorsements", folder / "nvidia" / "hopper-535.chain.pem",
+    )  # fmt: skip
+
+    alone, unbound = confide(*common), confide(*common, *gpu)
+    both.write_text(both.read_text() + "require_binding = false\n")
+    loose = confide(*common, *gpu)
+
+    assert [answer.code for answer in (alone, unbound, loose)] == [4, 4, 0]
+    assert json.loads(loose.out)["parts"][0]["binding"] == "unproven"
+
+
+def test_a_report_of_sev_without_snp_has_a_code_of_its_own(confide: Confide, tmp_path: Path) -> None:
+    report = tmp_path / "sev.bin"
+    report.write_bytes(
+        bytes(0x34) + (0x1002).to_bytes(4, "little") + (0x102).to_bytes(4, "little") + bytes(148)
+    )
+
+    answer = confide("verify", report, "--policy", policy(tmp_path), "--json")
+
+    assert answer.code == 4
+    assert [reason["code"] for reason in json.loads(answer.out)["reasons"]] == [
+        "not_acceptable.sev_without_snp"
+    ]
+
+
+def test_the_verdict_is_written_as_a_page_for_a_reviewer_also_when_it_is_a_refusal(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    folder = shared / "evidence" / "sev-snp"
+    page = tmp_path / "verdict.html"
+    for sample, code in (("genoa-v3", 0), ("milan-v2-debug", 4)):
+        answer = confide(
+            "verify", folder / f"{sample}.report.bin", "--policy", policy(tmp_path), "--html", page,
+            "--endorsements", folder / f"{sample}.vcek.der", "--at", "2026-06-01T00:00:00Z",
+        )  # fmt: skip
+        text = page.read_text(encoding="utf-8")
+
+        assert answer.code == code
+        assert text.startswith("<!doctype html>")
+        assert "<script" not in text
+        assert ("not_acceptable.debug" in text) == (code == 4)

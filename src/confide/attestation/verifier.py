@@ -107,6 +107,7 @@ class Verifier:
         evidence = given if isinstance(given, Evidence) else Evidence.decode(given)
         material = None if evidence.key_material is None else KeyMaterial.decode(evidence.key_material)
         _check_formats(evidence)
+        vouching.check_asked(asked, evidence)
         # Merged once for all parts.
         evidence = replace(evidence, endorsements=evidence.endorsements.merge(self._endorsements))
         platform = self._authenticate(evidence.platform, evidence.endorsements, asked, platform=None)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from confide.attestation.result import Freshness
     from confide.errors import Reason
 
-__all__ = ["Asked", "Bound", "bind", "is_carrier", "service", "too_old"]
+__all__ = ["Asked", "Bound", "bind", "check_asked", "is_carrier", "service", "too_old"]
 
 # How far a cached bundle may claim to come from the future, and how long its key lives on after its lifetime.
 CLOCK_SKEW: Final = timedelta(minutes=5)
@@ -120,6 +120,17 @@ def service(
     return found
 
 
+def check_asked(asked: Asked, evidence: Evidence) -> None:
+    """Refuse, as the caller's error, report data that this evidence cannot carry; before anything is decided."""
+    carrier = next((part for part in evidence.devices if is_carrier(part)), evidence.platform)
+    if asked.report_data is None or carrier.format not in _WHOLE:
+        return
+    if len(asked.report_data) != binding.REPORT_DATA_BYTES:
+        raise ConfigurationError(
+            "report_data", "report data is exactly 64 bytes", hint="give all of it, not a prefix"
+        )
+
+
 def bind(
     claims: Claims,
     evidence: Evidence,
@@ -138,10 +149,6 @@ def bind(
         found.append(result.unacceptable(leaf, message, hint=hint, stage="binding"))
 
     if asked.report_data is not None:
-        if claims.tee in _WHOLE and len(asked.report_data) != binding.REPORT_DATA_BYTES:
-            raise ConfigurationError(
-                "report_data", "report data is exactly 64 bytes", hint="give all of it, not a prefix"
-            )
         if not _carries(claims, asked.report_data):
             refuse("channel", f"{_CARRIED[claims.tee]} is not the one asked for")
     if asked.nonce is None and asked.purpose is not None and not asked.cached:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from confide.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from confide.attestation.policy import AppraisalPolicy
     from confide.enclave.service import Service
 
 _service = click.argument(
@@ -38,19 +40,43 @@ _measured_tee = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the policy here instead of to stdout.",
 )
-def measure(service_path: Path, *, tee: str, output_path: Path | None) -> None:
+@click.option(
+    "--reference-values",
+    "values_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the measurement alone, with its origin: CoRIM if the name ends in .corim, else TOML.",
+)
+def measure(service_path: Path, *, tee: str, output_path: Path | None, values_path: Path | None) -> None:
     """Predict what the evidence of SERVICE will say, without running it, and write it as a policy."""
     from confide.enclave.measure import measure as predict
     from confide.enclave.service import Service
     from confide.sealing.durable import write_public
 
     policy = predict(Service.from_toml(service_path), tee=tee)
+    if values_path is not None:
+        _write_values(values_path, policy, service_path)
     text = policy.to_toml()
     if output_path is None:
         output.data(text.rstrip("\n"))
         return
     write_public(output_path, text)
     output.talk(f"policy: {output_path}")
+
+
+def _write_values(path: Path, policy: AppraisalPolicy, service_path: Path) -> None:
+    from confide.attestation import corim, reference
+
+    origin = f"confide measure {service_path.name}"
+    tables = tomllib.loads(policy.to_toml())["reference"]
+    values = [
+        reference.ReferenceValues(
+            tee, {"measurement": tuple(bytes.fromhex(value) for value in table["measurement"])}, origin
+        )
+        for tee, table in tables.items()
+    ]
+    content = corim.write(values, identifier=origin) if path.suffix == ".corim" else reference.write(values)
+    path.write_bytes(content)
+    output.talk(f"reference values: {path}")
 
 
 @click.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from confide.errors import ConfigurationError, MalformedError, NotAcceptable
+from confide.errors import ConfigurationError, MalformedError, NotAcceptable, NotGenuine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from confide.attestation.result import AttestationResult
     from confide.attestation.verifier import Verifier
 
+_MAX_KEY = 4096
 SIMULATED_NOTICE = "SIMULATED: no hardware protects this enclave; whoever owns the machine can read it"
 
 
@@ -58,14 +59,16 @@ class Trusted:
     policy_path: Path
     endorsement_paths: tuple[Path, ...]
     reference_paths: tuple[Path, ...]
+    reference_keys: tuple[Path, ...]
     allow_simulated: bool
     anchor: str | None
 
-    def verifier(self) -> Verifier:
-        """The Verifier that these options describe."""
+    def verifier(self, *, at: datetime | None = None) -> Verifier:
+        """The Verifier that these options describe; reference values are read as of ``at``, by default now."""
         from confide.attestation.policy import AppraisalPolicy
         from confide.attestation.verifier import Verifier
 
+        at = now() if at is None else at
         if self.allow_simulated != (self.anchor is not None):
             raise ConfigurationError(
                 "consent",
@@ -73,21 +76,20 @@ class Trusted:
                 hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
             )
         try:
-            anchors = () if self.anchor is None else _anchors(self.anchor)
             policy = AppraisalPolicy.from_file(self.policy_path)
             if self.reference_paths:
-                policy = policy.with_reference_values(_reference_values(self.reference_paths))
-            policy.check_filled()
-            endorsed = endorsements(self.endorsement_paths)
-        except (MalformedError, NotAcceptable) as error:
+                policy = policy.with_reference_values(
+                    _reference_values(self.reference_paths, self.reference_keys, at)
+                )
+            return Verifier(
+                policy,
+                endorsements=endorsements(self.endorsement_paths),
+                extra_anchors=() if self.anchor is None else _anchors(self.anchor),
+                allow_simulated=self.allow_simulated,
+            )
+        except (MalformedError, NotAcceptable, NotGenuine) as error:
             # What the caller gave is wrong here; the exit codes 3 and 4 are kept for evidence.
             raise ConfigurationError(error.code.partition(".")[2], error.message, hint=error.hint) from None
-        return Verifier(
-            policy,
-            endorsements=endorsed,
-            extra_anchors=anchors,
-            allow_simulated=self.allow_simulated,
-        )
 
 
 def trust_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -99,11 +101,14 @@ def trust_options(function: Callable[..., None]) -> Callable[..., None]:
         policy_path: Path,
         endorsement_paths: tuple[Path, ...],
         reference_paths: tuple[Path, ...],
+        reference_keys: tuple[Path, ...],
         allow_simulated: bool,
         anchor: str | None,
         **options: Any,
     ) -> None:
-        trusted = Trusted(policy_path, endorsement_paths, reference_paths, allow_simulated, anchor)
+        trusted = Trusted(
+            policy_path, endorsement_paths, reference_paths, reference_keys, allow_simulated, anchor
+        )
         function(*arguments, trusted=trusted, **options)
 
     for option in reversed(
@@ -131,6 +136,13 @@ def trust_options(function: Callable[..., None]) -> Callable[..., None]:
                 help='Measurements for the registers that the policy spells "FILES": TOML or CoRIM; may be repeated.',
             ),
             click.option(
+                "--reference-key",
+                "reference_keys",
+                multiple=True,
+                type=click.Path(exists=True, dir_okay=False, path_type=Path),
+                help="Whose signature on reference values counts: a public key (PEM); may be repeated.",
+            ),
+            click.option(
                 "--allow-simulated",
                 is_flag=True,
                 help="One consent: accept a simulated TEE, which protects nothing. Needs --anchor too.",
@@ -155,10 +167,20 @@ def endorsements(paths: tuple[Path, ...]) -> Endorsements | None:
     return formats.read_endorsements(paths)
 
 
-def _reference_values(paths: tuple[Path, ...]) -> tuple[ReferenceValues, ...]:
+def _reference_values(
+    paths: tuple[Path, ...], keys: tuple[Path, ...], at: datetime
+) -> tuple[ReferenceValues, ...]:
     from confide.attestation import reference
+    from confide.crypto import pem
 
-    return tuple(values for path in paths for values in reference.read(path.read_bytes(), at=now()))
+    trusted = tuple(
+        block
+        for path in keys
+        for block in pem.blocks(path.read_bytes(), "PUBLIC KEY", max_size=_MAX_KEY, max_count=16)
+    )
+    return tuple(
+        values for path in paths for values in reference.read(path.read_bytes(), at=at, keys=trusted)
+    )
 
 
 def _anchors(text: str) -> tuple[TrustAnchor, ...]:

@@ -115,6 +115,19 @@ def _common_name(name: str) -> str:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Also write the verdict as a page for a reviewer.",
 )
+@click.option(
+    "--ear",
+    "ear_path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write an accepted result as an EAR, signed by --identity: a CWT if the name ends in .cwt, else a JWT.",
+)
+@click.option(
+    "--identity",
+    "identity_name",
+    default="default",
+    show_default=True,
+    help="The identity that signs the EAR.",
+)
 def verify(
     evidence: Path,
     *,
@@ -125,6 +138,8 @@ def verify(
     at_text: str | None,
     as_json: bool,
     html_path: Path | None,
+    ear_path: Path | None,
+    identity_name: str,
 ) -> None:
     """Decide whether EVIDENCE is genuine and acceptable, offline.
 
@@ -133,8 +148,8 @@ def verify(
     """
     from confide.attestation.result import refusal
 
-    verifier = trusted.verifier()
     at = trust.parse_time(at_text)
+    verifier = trusted.verifier(at=at)
     bound_to = None if report_data is None else _report_data(report_data)
     content = _read(evidence)
     read: Evidence | None = None
@@ -151,11 +166,29 @@ def verify(
             output.report(error)
         raise click.exceptions.Exit(output.exit_code(error)) from None
     outcome = result.to_json()
+    _write_ear(ear_path, result, identity_name)
     _write_page(html_path, outcome, content, read, verifier.policy, at)
     if as_json:
         output.data_json(outcome)
     else:
         _show(result)
+
+
+def _write_ear(path: Path | None, result: AttestationResult, identity_name: str) -> None:
+    if path is None:
+        return
+    from importlib.metadata import version
+
+    from confide.attestation import ear
+    from confide.keys.identity import Identity
+
+    owner = Identity.open_or_create(identity_name)
+    named = {"developer": "confide", "build": version("confide")}
+    if path.suffix == ".cwt":
+        path.write_bytes(ear.to_cwt(result, owner.key, **named))
+    else:
+        path.write_text(ear.to_jwt(result, owner.key, **named) + "\n", encoding="ascii")
+    output.talk(f"the result as an EAR, signed by {owner.fingerprint}: {path}")
 
 
 def _with_devices(content: bytes, format_: str, devices: tuple[Path, ...]) -> Evidence:
