@@ -167,9 +167,9 @@ def test_the_real_tdx_sample_is_accepted_as_documented_through_the_verifier(shar
         ["bound"],
     )
     without = replace(evidence, endorsements=Endorsements())
-    assert tpm.codes(lambda: Verifier(policy).verify(without, at=AT_TDX)) == [
-        "endorsements_missing.collateral"
-    ]
+    missing = tpm.codes(lambda: Verifier(policy).verify(without, at=AT_TDX))
+    assert "endorsements_missing.collateral" in missing
+    assert {code.partition(".")[0] for code in missing} == {"endorsements_missing"}
 
 
 def test_tpm_05_a_tdreport_of_another_td_is_refused_register_by_register(shared: Path) -> None:

@@ -5,7 +5,8 @@
 pcr = { 4 = ["<64 hex digits>"], 9 = ["<64>", "<64>"] }    # mandatory: any of these values; or "ANY", spelled out
 bank = "sha256"                            # the default; or "sha384", "sha512": the PCR values are of that length
 ak = ["<64>"]                              # only these attestation keys, by SHA-256 of their SubjectPublicKeyInfo; this trusts them
-event_log = "optional"                     # the default; "required": a log that replays to the PCRs that `pcr` names
+event_log = "optional"                     # the default: a log that is given must replay to PCR 0 to 7; "required": there must be
+                                           # one, and it must replay to the PCRs up to 9 that `pcr` names
 secure_boot = true                         # as the firmware measured it, or as Azure's paravisor says
 min_firmware = 0x20200312                  # of the TPM's firmware version, a number of 64 bits
 last_seen = { reset_count = 3, restart_count = 0, clock = 41000 }   # of this key, seen earlier: refused if it went back
@@ -260,11 +261,13 @@ def _appraise_pcrs(details: TpmDetails, wanted: TpmReference) -> list[Reason]:
 
 
 def _appraise_log(details: TpmDetails, wanted: TpmReference) -> list[Reason]:
-    """The log must explain the PCRs of the firmware that the policy pins, or all that were quoted if it pins none."""
-    if wanted.event_log != "required":
-        return []
-    log = details.boot_log
+    """A log that is given must replay to the firmware's PCRs. If one is required it must explain the PCRs up to 9 that the policy
+    pins, or all of the firmware's if it pins none of them: after boot the operating system extends others.
+    """
+    log, required = details.boot_log, wanted.event_log == "required"
     if log is None or log.bank != wanted.bank:
+        if not required:
+            return []
         return [
             unacceptable(
                 "measurement",
@@ -272,20 +275,18 @@ def _appraise_log(details: TpmDetails, wanted: TpmReference) -> list[Reason]:
                 hint="give /sys/kernel/security/tpm0/binary_bios_measurements with --endorsements",
             )
         ]
-    quoted = details.pcrs.get(wanted.bank, {})
-    # After boot the operating system extends others, of which the firmware's log knows nothing.
-    must = [
-        index for index in (wanted.pcr or _FIRMWARE_PCRS) if index <= _LAST_FIRMWARE_PCR and index in quoted
-    ]
-    missing = [index for index in must if index not in log.agrees]
-    if must and not missing:
+    wrong = [index for index in log.differs if index in _FIRMWARE_PCRS]
+    if required:
+        pinned = [index for index in wanted.pcr or () if index <= _LAST_FIRMWARE_PCR]
+        must = {*(pinned or _FIRMWARE_PCRS), *wrong}
+        wrong = sorted(index for index in must if index not in log.agrees)
+    if not wrong:
         return []
-    named = ", ".join(map(str, missing)) or "0 to 9"
     return [
         unacceptable(
             "measurement",
-            f"the replay of the event log does not give the PCRs that were quoted: {named}",
-            hint="the log must be of the same boot, whole and in order",
+            f"the event log does not replay to the quoted PCRs {', '.join(map(str, wrong))}",
+            hint="an event is missing, was added, changed or moved; or the log is of another boot",
         )
     ]
 

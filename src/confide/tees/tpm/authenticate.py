@@ -81,7 +81,7 @@ def authenticate(
        the qualified name that the TPM signed is that of this very area (Part 1, 16): a restricted key signs no forged quote.
     5. PCRs: pcrDigest is the digest over the values given, by the hash of the signing scheme (Part 3, 18.4); a quote that
        covers PCRs of SHA-1 only is refused.
-    6. Event logs among the endorsements are replayed; what they say counts where the registers agree.
+    6. Event logs of a TPM among the endorsements are replayed; what they say counts where the registers agree (``boot``).
 
     extraData, clockInfo and the firmware version become claims. Steps 2 to 5 all run, and what they find is raised together.
     Raises MalformedError (1, 2, 6), NotGenuine (1 to 5), EndorsementsMissing (2, if ``require_revocation``).

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from confide.attestation.evidence import Endorsements
     from confide.tees._tcg.log import EventLog
 
-__all__ = ["DOCUMENT", "BootLog", "read_secure_boot", "replay"]
+__all__ = ["DOCUMENT", "BootLog", "of_a_tpm", "read_secure_boot", "replay"]
 
 DOCUMENT: Final = "event-log"
 MAX_LOGS: Final = 4
@@ -56,7 +56,8 @@ class BootLog:
 def replay(endorsements: Endorsements, pcrs: Mapping[str, Mapping[int, bytes]]) -> BootLog | None:
     """The log among the endorsements that explains most PCRs; None if there is none of a bank that was quoted.
 
-    Raises MalformedError for a log that cannot be read. Logs in other forms than TCG's are of other registers.
+    Raises MalformedError for a log that cannot be read. Logs that extend no register 0 are not of a TPM, but CCEL's of a TD or
+    dstack's, and left alone.
     """
     documents = [one for one in endorsements.documents if one.format == DOCUMENT]
     if len(documents) > MAX_LOGS:
@@ -64,9 +65,14 @@ def replay(endorsements: Endorsements, pcrs: Mapping[str, Mapping[int, bytes]]) 
     found: list[BootLog] = []
     for document in documents:
         log = tcg.read(document.data)
-        if log.form == "tcg":
+        if of_a_tpm(log):
             found += [_compare(log, bank, pcrs[bank]) for bank in log.strong if bank in pcrs]
     return max(found, key=lambda one: (len(one.agrees), -len(one.differs), one.bank), default=None)
+
+
+def of_a_tpm(log: EventLog) -> bool:
+    """Whether a log is about PCRs: its firmware measures itself into PCR 0. In CCEL that place is MRTD's, which takes no events."""
+    return log.form == "tcg" and any(event.index == 0 and event.extends for event in log.events)
 
 
 def _compare(log: EventLog, bank: str, quoted: Mapping[int, bytes]) -> BootLog:
