@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.verifier import Verifier
+from confide.crypto import x509_path
 from confide.simulator.installation import Installation
 from confide.simulator.snp import Chip
 from confide.tees.snp import authenticate, wire
@@ -31,10 +32,11 @@ AT = datetime(2026, 6, 1, tzinfo=UTC)
 
 
 def _forget() -> None:
-    for name in dir(authenticate):
-        clear = getattr(getattr(authenticate, name), "cache_clear", None)
-        if clear is not None:
-            clear()
+    for module in (authenticate, x509_path):
+        for name in dir(module):
+            clear = getattr(getattr(module, name), "cache_clear", None)
+            if clear is not None:
+                clear()
 
 
 def main(arguments: list[str] | None = None) -> None:

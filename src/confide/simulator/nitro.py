@@ -23,7 +23,17 @@ from confide.wire import cbor
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ABSENT", "AT", "ROLES", "Authority", "Platform"]
+__all__ = [
+    "ABSENT",
+    "AT",
+    "ROLES",
+    "Authority",
+    "Platform",
+    "Raw",
+    "distribution_point",
+    "encode_fields",
+    "name",
+]
 
 AT: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 ABSENT: Final = object()
@@ -51,7 +61,7 @@ _CRLS: Final = {
 }
 
 
-def _name(role: str) -> tuple[tuple[str, str], ...]:
+def name(role: str) -> tuple[tuple[str, str], ...]:
     """A distinguished name that nobody takes for AWS's."""
     return (("OU", "SIMULATED"), ("O", "confide simulated device"), ("CN", f"{role}.nitro-enclaves"))
 
@@ -105,8 +115,8 @@ class Platform:
             )
             above = chain[-1] if chain else Authority(role, b"", key)
             arguments: dict[str, Any] = {
-                "subject": _name(role),
-                "issuer": _name(above.role),
+                "subject": name(role),
+                "issuer": name(above.role),
                 "public_key": key.public_key_der,
                 "signing_key": above.key,
                 "serial": depth + 1,
@@ -139,7 +149,7 @@ class Platform:
         """A CRL of a CA; serials are 1 for the root to 5 for the leaf."""
         issuer = next(one for one in self.chain if one.role == role)
         arguments: dict[str, Any] = {
-            "issuer": _name(role),
+            "issuer": name(role),
             "signing_key": issuer.key,
             "this_update": self.at - timedelta(days=1),
             "next_update": self.at + timedelta(days=1),
