@@ -93,7 +93,7 @@ SAMPLES = [
     nitro("prod-1k-fields", "2026-01-01T00:00:00Z", 0, None, ARCHIVE),
     nitro("debug-1k-fields", "2024-09-07T14:38:06Z", 4, "not_acceptable.debug"),
     nitro("debug-1k-fields", "2024-09-07T14:38:06Z", 0, None, "allow_debug = true\n" + NITRO),
-    nitro("selfsigned", "1970-01-20T19:56:19Z", 3, "not_genuine.untrusted_root"),
+    nitro("selfsigned", "1970-01-20T19:56:19Z", 3, "malformed.unknown_format"),
     nitro("prod-dstack", "2025-12-25T16:04:19Z", 0),
     nitro("debug-2021", "2021-09-09T10:19:20Z", 4, "not_acceptable.debug"),
     nitro("tampered-signature", "2021-09-09T10:19:20Z", 3, "not_genuine.bad_signature"),
