@@ -44,6 +44,7 @@ MAX_SUBMODS: Final = 32
 MAX_NONCE: Final = 64
 DEFAULT_LIFETIME: Final = timedelta(minutes=5)
 
+_HYPHEN: Final = {_DOTTED: "-", _UNDERSCORED: "_"}
 _TIERS: Final = {"none": 0, "affirming": 2, "warning": 32, "contraindicated": 96}
 _VECTOR: Final = {field.name.replace("_", "-"): index for index, field in enumerate(fields(Vector))}
 # Labels of claims in CBOR: RFC 8392, RFC 9711 and the draft; below -65536 is for private use.
@@ -159,6 +160,9 @@ def _appraisal(value: object, separator: str) -> Appraisal:
     )
     if any(not isinstance(item, str) for item in ids):
         raise MalformedError("non_canonical", "a policy id of the EAR is not text")
+    _check_key(
+        inner.mapping(f"ear{separator}veraison{separator}key{_HYPHEN[separator]}attestation", default=None)
+    )
     return Appraisal(
         tier=max(status, vector.tier),
         vector=vector,
@@ -166,6 +170,14 @@ def _appraisal(value: object, separator: str) -> Appraisal:
         nonce=_nonce(inner, separator),
         claims=value,
     )
+
+
+def _check_key(attested: dict[Any, Any] | None) -> None:
+    """Veraison's extension: a public key that the evidence vouches for, which is there or the extension is not."""
+    if attested is not None:
+        text = Fields(attested, "key attestation of the EAR").text("akpub", 4096)
+        if not base64_text.decode(text, what="key in the EAR", max_length=2048, url=True):
+            raise MalformedError("non_canonical", "the key attestation of the EAR has an empty key")
 
 
 def _check_status(status: Tier, worst: Tier) -> None:
@@ -345,6 +357,8 @@ def _claim_from_cbor(name: str, item: Any) -> Any:
         return {"developer": item[0], "build": item[1]}
     if name == "confide":
         return _from_cbor(item)
+    if name == "ear_status" and type(item) is int:
+        return next((word for word, number in _TIERS.items() if number == item), item)
     if isinstance(item, bytes):
         if name not in _BYTES:
             raise MalformedError("non_canonical", "a claim of the EAR is of another type")

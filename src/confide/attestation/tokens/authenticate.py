@@ -202,14 +202,13 @@ def _signer(
                 refusal = _nearer(refusal, error)
             else:
                 return _Signer(key, (), anchor)
-    for anchor in anchors:
-        try:
-            found = _by_chain(token, anchor, given, at)
-        except NotGenuine as error:
-            refusal = _nearer(refusal, error)
-        else:
-            if found is not None:
-                return found
+    try:
+        found = _by_chain(token, anchors, given, at)
+    except NotGenuine as error:
+        refusal = _nearer(refusal, error)
+    else:
+        if found is not None:
+            return found
     if refusal is not None:
         raise refusal
     raise EndorsementsMissing(
@@ -228,26 +227,31 @@ def _nearer(first: NotGenuine | None, second: NotGenuine) -> NotGenuine:
 
 
 def _by_chain(
-    token: wire.Token, anchor: TrustAnchor, given: list[x509.Certificate], at: datetime
+    token: wire.Token, anchors: tuple[TrustAnchor, ...], given: list[x509.Certificate], at: datetime
 ) -> _Signer | None:
     """The signer of a token with `x5c`, if its chain ends at a root that is pinned as certificate or by its SHA-256."""
     if not token.whole.certificates:
         return None
     leaf, *others = (_certificate(der) for der in token.whole.certificates)
-    pinned = [_certificate(der) for der in anchor.certificates]
-    pinned += [one for one in (*given, *others) if hashlib.sha256(one.der).digest() in anchor.keys]
-    if not pinned:
+    roots: dict[bytes, TrustAnchor] = {}
+    for anchor in anchors:
+        named = [
+            one.der for one in (*given, leaf, *others) if hashlib.sha256(one.der).digest() in anchor.keys
+        ]
+        for der in (*anchor.certificates, *named):
+            roots.setdefault(der, anchor)
+    if not roots:
         return None
     chain = x509.verify_chain(
         leaf,
-        [one for one in (*others, *given) if all(one.der != root.der for root in pinned)],
-        list({one.der: one for one in pinned}.values()),
+        [one for one in (*others, *given) if one.der not in roots],
+        [_certificate(der) for der in roots],
         at=at,
         signatures=frozenset({"rsa-pkcs1", "rsa-pss", "ecdsa"}),
     )
     if leaf.key_usage is not None and "digital_signature" not in leaf.key_usage:
         raise NotGenuine("wrong_usage", "the signer's certificate is not for signatures", stage="endorsement")
-    return _Signer(leaf.public_key_der, chain, anchor)
+    return _Signer(leaf.public_key_der, chain, roots[chain[-1].der])
 
 
 def _verify(token: wire.Token, signer: _Signer) -> None:
