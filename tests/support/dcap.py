@@ -58,10 +58,8 @@ def authenticate(
     at: datetime = AT,
 ) -> Claims:
     """`authenticate` of the named TEE."""
-    module = {"sgx": sgx_authenticate, "tdx": tdx_authenticate}[tee]
-    return module.authenticate(
-        data, endorsements=endorsements, anchors=anchors, at=at, require_revocation=False
-    )
+    check = {"sgx": sgx_authenticate.authenticate, "tdx": tdx_authenticate.authenticate}[tee]
+    return check(data, endorsements=endorsements, anchors=anchors, at=at, require_revocation=False)
 
 
 def intel(tee: str) -> tuple[TrustAnchor, ...]:

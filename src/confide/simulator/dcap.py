@@ -342,9 +342,15 @@ class Platform:
 
     def crl(self, role: str, *, revoked: tuple[int, ...] = (), **changes: Any) -> bytes:
         """The CRL of one of the CAs, valid a month; serials are 1 root, 2 and 3 the PCK CAs, 4 the signer, 5 the PCK."""
+        key_id = hashlib.sha256(self.keys[role].public_key_der).digest()[:20]
+        extensions = {
+            "2.5.29.20": Extension(critical=False, value=_integer(1)),
+            "2.5.29.35": Extension(critical=False, value=_tagged(0x30, _tagged(0x80, key_id))),
+        }
         arguments: dict[str, Any] = {
             "issuer": name(role),
             "signing_key": self.keys[role],
+            "extensions": extensions,
             "this_update": self.at - timedelta(days=10),
             "next_update": self.at + timedelta(days=20),
             "revoked": revoked,

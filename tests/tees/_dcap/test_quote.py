@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from confide.attestation.evidence import Endorsements
 from confide.crypto.signing import CURVES
 from confide.errors import ConfideError, MalformedError
 from confide.simulator import dcap as simulator
@@ -199,13 +200,13 @@ def test_dcap_05_a_quote_that_only_names_its_platform_asks_for_the_certificate(t
 def test_dcap_05_the_certificate_may_come_beside_the_quote(tee: str) -> None:
     made = dcap.platform(tee)
     data, own = made.evidence(dcap.REPORT_DATA, certification=(3, bytes(404)))
-    pck = dcap.Endorsements((made.certificates["pck"],))
+    pck = Endorsements((made.certificates["pck"],))
 
     claims = dcap.authenticate(tee, data, own.merge(pck), (made.anchor,))
     assert claims.details.tcb_status == "UpToDate"  # type: ignore[attr-defined]
 
     other = dcap.platform(tee, seed=2)
-    stranger = dcap.Endorsements((other.certificates["pck"],))
+    stranger = Endorsements((other.certificates["pck"],))
     found = dcap.judged(tee, data, own.merge(stranger), (made.anchor,))
     assert found[0] == "not_genuine.bad_signature"
 
@@ -232,7 +233,7 @@ def test_dcap_22_a_tdreport_is_not_a_quote() -> None:
     for size in (584, 1024):
         report = bytes((0x81, 0, 0, 0)) + bytes(size - 4)
         for tee in dcap.TEES:
-            found = dcap.judged(tee, report, dcap.Endorsements(), (dcap.platform(tee).anchor,))
+            found = dcap.judged(tee, report, Endorsements(), (dcap.platform(tee).anchor,))
             assert found == ["malformed.unknown_format"]
             assert not tdx_wire.recognises(report)
             assert not sgx_wire.recognises(report)
@@ -242,7 +243,7 @@ def test_dcap_22_a_report_of_an_enclave_is_not_a_quote() -> None:
     for cpusvn in (bytes(16), b"\x0b\x0c\x02\x18\xff\xff\x04" + bytes(9), b"\xff" * 16):
         report = cpusvn + bytes(432 - 16)
         for tee in dcap.TEES:
-            found = dcap.judged(tee, report, dcap.Endorsements(), (dcap.platform(tee).anchor,))
+            found = dcap.judged(tee, report, Endorsements(), (dcap.platform(tee).anchor,))
             assert found == ["malformed.unknown_format"]
 
 
