@@ -10,10 +10,11 @@ and the payload is a map of definite (until 2024) or of indefinite length (seen 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from confide.crypto import cose
+from confide.crypto import cose, x509
 from confide.errors import ConfideError, MalformedError
 from confide.wire import cbor
 from confide.wire.cursor import Cursor
@@ -41,6 +42,7 @@ _PROTECTED: Final = cbor.encode({1: cose.ES384})
 _LOCKED: Final = frozenset(range(16))
 _INDICES: Final = frozenset(range(32))
 _OPTIONAL: Final = ("public_key", "user_data", "nonce")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WHAT: Final = "Nitro attestation document"
 
 
@@ -240,20 +242,33 @@ def _document_length(data: bytes) -> int:
 def explain(data: bytes) -> dict[str, object]:
     """The fields of a document for a person; nothing of it is verified."""
     document = decode_document(data)
-    return {
+    signed_at = _EPOCH + timedelta(milliseconds=document.timestamp)
+    tree: dict[str, object] = {
         "kind": "AWS Nitro Enclaves attestation document (COSE_Sign1, ES384)",
         "tagged": document.tagged,
         "module_id": document.module_id,
         "timestamp (ms since 1970)": document.timestamp,
+        "timestamp": signed_at.isoformat(),
         "digest": document.digest,
         "pcrs": {f"pcr{index}": value.hex() for index, value in document.pcrs.items()},
         "user_data": _hex(document.user_data),
         "nonce": _hex(document.nonce),
         "public_key": _hex(document.public_key),
-        "certificate": document.certificate.hex(),
-        "cabundle": [der.hex() for der in document.cabundle],
+        "certificate": _explain_certificate(document.certificate),
+        "cabundle": {f"ca{index}": _explain_certificate(der) for index, der in enumerate(document.cabundle)},
         "signature": document.sign1.signature.hex(),
-    } | ({"unproven on real bytes": "; ".join(unproven(document))} if unproven(document) else {})
+    }
+    if never_seen := unproven(document):
+        tree["unproven on real bytes"] = "; ".join(never_seen)
+    return tree
+
+
+def _explain_certificate(der: bytes) -> str:
+    try:
+        read = x509.Certificate.from_der(der)
+    except ConfideError:
+        return f"not readable as a certificate: {der.hex()}"
+    return f"{read.subject}, {read.not_before:%Y-%m-%dT%H:%M:%SZ} to {read.not_after:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def unproven(document: Document) -> tuple[str, ...]:
