@@ -101,8 +101,9 @@ def test_the_privilege_level_is_written_as_text_and_counted(tmp_path: Path) -> N
         assert {"do": "write", "name": "privlevel", "data": b"2".hex()} in machine.journal
         with pytest.raises(EnclaveError):
             snp_device(machine.root, privilege=1).attest(DATA)
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError) as caught:
             snp_device(machine.root, privilege=4).attest(DATA)
+        assert caught.value.code == "configuration.privilege"
         assert machine.journal[-1] == {"do": "rmdir"}
 
 
@@ -227,5 +228,6 @@ def test_gramine_without_dcap_is_unavailable(tmp_path: Path) -> None:
         sgx.Device.find(root=machine.root / "gramine")
     with pytest.raises(TeeUnavailable):
         sgx.Device.find(root=tmp_path / "absent")
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         sgx.Device(sealing="both")  # type: ignore[arg-type]
+    assert caught.value.code == "configuration.sealing"

@@ -206,6 +206,12 @@ def test_a_platform_that_needs_hardening_is_not_called_old() -> None:
     denied = {"deny_advisories": ["INTEL-SA-00615"]}
     assert findings(collateral=collateral, keys=keys, reference=denied) == ["advisory_denied"]
     assert findings(collateral=collateral, keys=keys, reference={"deny_advisories": ["INTEL-SA-00616"]}) == []
+    wanted = policy(denied)
+    codes = [
+        reason.code
+        for reason in appraise.appraise(claims(collateral=collateral), wanted.reference["tdx"], wanted)
+    ]
+    assert codes == ["not_acceptable.tcb_status", "not_acceptable.advisory_denied"]
     vector = appraise.trustworthiness(claims(collateral=collateral), policy().reference["tdx"])
     assert (vector.hardware, vector.tier) == (32, Tier.WARNING)
 
