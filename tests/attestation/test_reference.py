@@ -92,7 +92,7 @@ def test_values_for_a_policy_that_waits_for_none_are_refused() -> None:
 
 def test_pcrs_of_a_tpm_are_spelled_by_number() -> None:
     policy = AppraisalPolicy.from_toml(
-        'tees = ["tpm"]\n[reference.tpm]\npcr = { 4 = "FILES", 9 = ["%s"] }\n' % C.hex()
+        f'tees = ["tpm"]\n[reference.tpm]\npcr = {{ 4 = "FILES", 9 = ["{C.hex()}"] }}\n'
     )
     assert policy.unfilled == (("tpm", "pcr4"),)
     filled = policy.with_reference_values((values("tpm", pcr4=(C,)),))

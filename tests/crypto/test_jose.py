@@ -114,7 +114,7 @@ def test_rfc_8725_parameters_that_change_the_meaning_are_refused(parameter: dict
 def test_keys_in_the_header_are_read_past() -> None:
     """The token names the attacker's key four ways; the owner's key is the one that it is checked with."""
     owner, attacker = Signer.of("ES256", 1), Signer.of("ES256", 2)
-    header = {
+    header: dict[str, Any] = {
         "jwk": attacker.jwk(),
         "jku": "https://evil.example",
         "x5u": "https://evil.example",

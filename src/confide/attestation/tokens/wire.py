@@ -94,6 +94,8 @@ def recognises(data: bytes) -> bool:
 
     An EAR as CWT is not told from other COSE documents; say ``--format token`` for it.
     """
+    if len(data) > jose.MAX_TOKEN:
+        return False
     if _COMPACT.fullmatch(data) is not None:
         return True
     return re.match(rb'\s*\[\s*\[\s*"JWT"\s*,\s*"eyJ', data[:256]) is not None
