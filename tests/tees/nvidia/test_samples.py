@@ -43,9 +43,7 @@ def entry(shared: Path, name: str) -> dict[str, Any]:
 def documents(shared: Path, *names: str) -> tuple[EvidencePart, ...]:
     folder = nvidia.folder(shared)
     kinds = {"xml": "nvidia-rim", "der": "ocsp"}
-    return tuple(
-        EvidencePart(kinds[name.rpartition(".")[2]], (folder / name).read_bytes()) for name in names
-    )
+    return tuple(EvidencePart(kinds[name.rpartition(".")[2]], (folder / name).read_bytes()) for name in names)
 
 
 def sample(shared: Path, name: str, *more: str) -> Evidence:
@@ -56,7 +54,9 @@ def sample(shared: Path, name: str, *more: str) -> Evidence:
     return Evidence(report.platform, endorsements=given)
 
 
-def verify(evidence: Evidence, at: str, *, top: dict[str, Any] | None = None, **table: Any) -> AttestationResult:
+def verify(
+    evidence: Evidence, at: str, *, top: dict[str, Any] | None = None, **table: Any
+) -> AttestationResult:
     return Verifier(nvidia.policy(table, **(top or {}))).verify(evidence, at=datetime.fromisoformat(at))
 
 
@@ -273,9 +273,7 @@ def test_the_addresses_of_the_documents_are_those_of_the_files(shared: Path) -> 
         ("switch-ls10", ["NV_SWITCH_BIOS_5612_0002_890_9610550001"]),
     ):
         chain = x509.parse_pem((folder / f"{name}.chain.pem").read_bytes())
-        found = endorse.urls(
-            (folder / f"{name}.report.bin").read_bytes(), tuple(one.der for one in chain)
-        )
+        found = endorse.urls((folder / f"{name}.report.bin").read_bytes(), tuple(one.der for one in chain))
         assert found == tuple(f"https://rim.attestation.nvidia.com/v1/rim/{file}" for file in files)
         assert all((folder / "rim" / f"{file}.xml").is_file() for file in files)
 
@@ -284,7 +282,9 @@ def test_reports_of_other_vendors_are_not_taken_for_a_gpu_s(shared: Path) -> Non
     others = [
         file
         for file in (shared / "evidence").rglob("*")
-        if file.is_file() and file.parent.name != "nvidia" and file.suffix in {".bin", ".der", ".cbor", ".xml"}
+        if file.is_file()
+        and file.parent.name != "nvidia"
+        and file.suffix in {".bin", ".der", ".cbor", ".xml"}
     ]
 
     assert len(others) > 20
