@@ -277,9 +277,11 @@ def test_an_event_that_claims_four_gigabytes_is_cut_off_not_allocated() -> None:
     assert caught.value.code == "malformed.truncated"
 
 
-@given(st.binary(max_size=200), st.sampled_from(sorted(events.TYPE_NAMES)))
-def test_details_of_hostile_data_never_raise_and_hold_no_control_characters(data: bytes, kind: int) -> None:
-    event = events.Event(1, kind, {"sha384": hashlib.sha384(data).digest()}, data)
+@given(st.binary(max_size=200), st.sampled_from(sorted(events.TYPE_NAMES)), st.text(max_size=20))
+def test_details_of_hostile_data_never_raise_and_hold_no_control_characters(
+    data: bytes, kind: int, name: str
+) -> None:
+    event = events.Event(1, kind, {"sha384": hashlib.sha384(data).digest()}, data, name)
 
     text = json.dumps(event.to_json(), ensure_ascii=False)
     assert all(character.isprintable() for character in text)

@@ -19,7 +19,7 @@ from confide.errors import ConfigurationError, MalformedError, NotAcceptable
 from confide.simulator import dcap
 from confide.simulator.tdx import Platform
 from confide.tees._tcg import dstack, events, log
-from confide.tees.tdx import appraise, authenticate, endorse
+from confide.tees.tdx import appraise, authenticate, endorse, logs
 from support import boot_logs
 
 if TYPE_CHECKING:
@@ -251,6 +251,27 @@ def test_a_log_that_replays_is_accepted_and_shown() -> None:
     shown = appraise.describe(made)["event_logs"]
     assert shown[0]["replays"] == {f"rtmr{number}": True for number in range(4)}  # type: ignore[index]
     assert "text" not in json.dumps(shown)  # No digest covers it.
+
+
+def test_the_claims_show_of_a_real_log_what_its_digests_cover(shared: Path) -> None:
+    evidence = shared / "evidence/eventlogs"
+    of_dstack = log.read((evidence / "dstack-json-eventlog.json").read_bytes())
+    ccel = gzip.decompress((evidence / "ccel-cos113.ccel.gz").read_bytes())
+    shown = [
+        line
+        for text in (dstack.encode(of_dstack.events), ccel)
+        for described in logs.describe([text], RTMRS)
+        for line in cast("list[str]", described["events"])
+    ]
+    compose = next(event for event in of_dstack.events if event.name == "compose-hash")
+    assert (
+        f"rtmr3 dstack runtime event {compose.digests['sha384'].hex()} compose-hash {compose.data.hex()}"
+        in shown
+    )
+    assert any(line.endswith(" SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c 00") for line in shown)
+    images = [line for line in shown if "EV_EFI_BOOT_SERVICES_APPLICATION" in line]
+    assert images
+    assert all(len(line.split()) == 3 for line in images)
 
 
 def _changed(index: int, kind: str) -> bytes:

@@ -162,7 +162,7 @@ class Event:
         return {
             "index": self.index,
             "type": self.type_name,
-            **({"name": self.name} if self.name else {}),
+            **({"name": _printable(self.name)} if self.name else {}),
             "digests": {name: digest.hex() for name, digest in self.digests.items()},
             "digest_is_of_data": self.covered,
             "details": self.details(),
@@ -171,6 +171,8 @@ class Event:
 
 
 def _details(event: Event) -> dict[str, object]:
+    if event.type == DSTACK_RUNTIME:
+        return {"name": _printable(event.name), "payload": event.data.hex()}
     if event.type in _VARIABLES:
         return _variable(event.data)
     if event.type in _BOOT_SERVICES:

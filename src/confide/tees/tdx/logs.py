@@ -29,6 +29,7 @@ __all__ = ["appraise", "describe", "of_this_td"]
 
 _RTMRS: Final = 4
 _RTMR3: Final = 4  # As CCEL counts.
+_SHOWN: Final = 64
 
 
 def of_this_td(documents: Sequence[bytes]) -> tuple[EventLog, ...]:
@@ -134,15 +135,30 @@ def describe(documents: Sequence[bytes], rtmrs: Sequence[bytes]) -> list[dict[st
     return described
 
 
-def _brief(event: Event) -> dict[str, object]:
-    return {
-        "rtmr": event.index - 1,
-        "type": event.type_name,
-        **({"name": event.name} if event.name and event.covered else {}),
-        "digest": event.digests["sha384"].hex() if "sha384" in event.digests else None,
-        # What a digest does not cover is the sender's word, and does not belong among claims.
-        **({"details": event.details()} if event.covered else {}),
-    }
+def _brief(event: Event) -> str:
+    """Register, type and digest of an event in one line, and what it says where its digest covers that.
+
+    What a digest does not cover is the sender's word, and does not belong among claims.
+    """
+    digest = event.digests["sha384"].hex() if "sha384" in event.digests else "no SHA-384 digest"
+    return " ".join(
+        (f"rtmr{event.index - 1}", event.type_name, digest, *(_text(event) if event.covered else ()))
+    )
+
+
+def _text(event: Event) -> tuple[str, ...]:
+    details = event.details()
+    if event.type == events_of_boot.DSTACK_RUNTIME:
+        return str(details["name"]), _short(event.data)
+    if "variable_name" in details:
+        # By name alone another vendor's variable would pass for UEFI's.
+        value = bytes.fromhex(str(details["variable_data"]))
+        return f"{details['unicode_name']}-{details['variable_name']}", _short(value)
+    return (str(details["string"]),) if "string" in details else ()
+
+
+def _short(data: bytes) -> str:
+    return data.hex() if len(data) <= _SHOWN else f"{len(data)} bytes"
 
 
 def _refused(message: str, hint: str = "") -> Reason:
