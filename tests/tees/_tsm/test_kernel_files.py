@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -231,3 +232,20 @@ def test_gramine_without_dcap_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         sgx.Device(sealing="both")  # type: ignore[arg-type]
     assert caught.value.code == "configuration.sealing"
+
+
+def test_threads_that_ask_gramine_at_once_each_get_their_own_quote(tmp_path: Path) -> None:
+    """The report data of a process are one file: without a lock a quote would be over another thread's."""
+    with kernel.running(tmp_path, **gramine()) as machine, ThreadPoolExecutor(4) as threads:
+        device = sgx.Device.find(root=machine.root / "gramine")
+        asked = [bytes((number,)) * 64 for number in range(24)]
+        made = list(threads.map(device.attest, asked))
+    assert [one.platform.data for one in made] == [intel_quote.unsigned("sgx", data) for data in asked]
+
+
+def test_processes_that_ask_the_kernel_at_once_have_entries_of_their_own(tmp_path: Path) -> None:
+    with kernel.running(tmp_path, **tsm("tdx")) as machine, ThreadPoolExecutor(4) as threads:
+        device = tdx_device(machine.root)
+        asked = [bytes((number,)) * 64 for number in range(16)]
+        made = list(threads.map(device.attest, asked))
+    assert [one.platform.data for one in made] == [intel_quote.unsigned("tdx", data) for data in asked]

@@ -240,3 +240,35 @@ def test_a_firmware_that_derives_nothing_is_an_error(faults: dict[str, Any]) -> 
 def test_a_guest_without_the_ioctl_derives_no_key() -> None:
     with pytest.raises(TeeUnavailable):
         device(Entry()).derive_key(b"label")
+
+
+def test_the_requests_to_the_firmware_are_these_bytes() -> None:
+    """linux/sev-guest.h, written out: what reaches the kernel for a report, a report with certificates, and a key."""
+    seen: list[tuple[int, bytes, bytes]] = []
+    firmware = Firmware(**{hex(attest.SNP_GET_EXT_REPORT): errno.EIO})
+
+    def ioctl(request: int, argument: bytearray) -> int:
+        size = {attest.SNP_GET_REPORT: 96, attest.SNP_GET_EXT_REPORT: 112, attest.SNP_GET_DERIVED_KEY: 32}
+        address = int.from_bytes(argument[8:16], "little")
+        seen.append((request, bytes(argument), ctypes.string_at(address, size[request])))
+        return firmware.ioctl(request, argument)
+
+    device_ = attest.Device(guest=attest.GuestDevice(ioctl), privilege=2)
+    device_.attest(DATA)
+    device_.derive_key(b"label")
+
+    assert [request for request, _, _ in seen] == [
+        0xC0205302,
+        0xC0205300,
+        0xC0205302,
+        0xC0205300,
+        0xC0205301,
+    ]
+    for _, argument, _ in seen:
+        # Version 1 and padding; two addresses; no error yet.
+        assert (argument[:8], argument[24:], len(argument)) == (b"\x01" + bytes(7), bytes(8), 32)
+    extended, plain, _, _, key = (question for _, _, question in seen)
+    report = DATA + b"\x02\0\0\0" + bytes(28)
+    assert plain == report
+    assert (extended[:96], extended[104:]) == (report, b"\x00\x40\0\0" + bytes(4))
+    assert key == bytes(8) + b"\x39" + bytes(7) + bytes(4) + b"\x01\0\0\0" + snp.TCB["Genoa"]
