@@ -141,7 +141,14 @@ def minted(tee: str) -> dict[str, dict[str, Any]]:
             "a relaunch would do": {"version": 5, "body": {"tee_tcb_svn": old, "tee_tcb_svn_2": new}},
             "components of a module of version 1": {"collateral": {"tcb_info": {"tcbLevels": [asks]}}},
         }
-    words = ("UpToDate", "SWHardeningNeeded", "ConfigurationNeeded", "OutOfDate", "Revoked", "Fine")
+    words: tuple[str, ...] = (
+        "UpToDate",
+        "SWHardeningNeeded",
+        "ConfigurationNeeded",
+        "OutOfDate",
+        "Revoked",
+        "Fine",
+    )
     words += ("ConfigurationAndSWHardeningNeeded", "OutOfDateConfigurationNeeded")
     for word in words:
         level = made.level(simulator.COMPONENTS, 11, word) | {"advisoryIDs": ["INTEL-SA-00001"]}

@@ -31,13 +31,10 @@ def minted(tee: str, **changes: Any) -> bytes:
     return dcap.platform(tee).quote(dcap.REPORT_DATA, **changes)
 
 
-@pytest.mark.parametrize("tee", dcap.TEES)
-@pytest.mark.parametrize("version", [3, 4, 5])
+@pytest.mark.parametrize(("tee", "version"), [("sgx", 3), ("sgx", 4), ("sgx", 5), ("tdx", 4), ("tdx", 5)])
 def test_every_version_of_a_tee_is_read_and_layouts_without_a_real_sample_say_so(
     tee: str, version: int
 ) -> None:
-    if (tee, version) == ("tdx", 3):
-        pytest.skip("TDX begins with version 4")
     claims = dcap.accepted(dcap.platform(tee), version=version)
 
     assert claims.report_data == dcap.REPORT_DATA

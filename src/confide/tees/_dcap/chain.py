@@ -121,7 +121,7 @@ def verify(
         [*anchored.authorities, *others],
         anchored.roots,
         at=at,
-        max_depth=3,
+        max_depth=4,
         signatures=frozenset({"ecdsa"}),
     )
     if len(path) != length:

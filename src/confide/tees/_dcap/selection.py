@@ -83,7 +83,7 @@ def _verify_text(
     for signer in signers:
         try:
             _signed(signed.text, signed.signature, signer.public_key_der)
-            return chain_.verify(signer, (), anchored, at=at, length=2)
+            return chain_.verify(signer, signed.certificates, anchored, at=at, length=2)
         except NotGenuine as error:
             leaf = error.code.partition(".")[2]
             refused = refused or NotGenuine(leaf, f"{what}: {error.message}", hint=error.hint, stage=_STAGE)

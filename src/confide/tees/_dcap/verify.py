@@ -207,8 +207,9 @@ def _verify_pck(
     """Step 5: the platform's key is certified by one of Intel's two PCK CAs, and that by the root."""
     embedded = pck.read_chain(quote.certification_data) if quote.certification_type == pck.CHAIN_TYPE else ()
     issuer = leaf.certificate.issuer_der
-    issuers = {one.der: one for one in (*embedded, *pool.certificates) if one.subject_der == issuer}
-    path = chain_.verify(leaf.certificate, tuple(issuers.values()), anchored, at=at, length=3)
+    issuers = [one for one in pool.certificates if one.subject_der == issuer]
+    others = {one.der: one for one in (*embedded, *issuers)}
+    path = chain_.verify(leaf.certificate, tuple(others.values()), anchored, at=at, length=3)
     for certificate, name in ((path.path[0], chain_.PCK_NAME), (path.path[1], chain_.PCK_CA_NAME)):
         chain_.check_name(certificate, name)
     chain_.check_extras(embedded, path)
