@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-optimized check bench lint types layers docs lock clean
+.PHONY: help demo test test-slow test-optimized fuzz check bench lint types layers docs lock clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,13 @@ test-slow: $(VENV)/.dev ## the tests that take longer than ten seconds each
 test-optimized: $(VENV)/.dev ## what decides trust, again under python -OO, which removes assert statements
 	$(BIN)/python -OO -m pytest -q -m "not slow" tests/wire tests/crypto tests/ledger tests/attestation tests/tees tests/channel tests/sealing tests/keys tests/broker
 
+$(VENV)/.fuzz: $(VENV)/.dev requirements/fuzz.txt
+	$(PIP) install --quiet --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
+fuzz: $(VENV)/.fuzz ## every decoder under the fuzzer, for a minute altogether (Linux on x86-64)
+	$(BIN)/python -m fuzz all --seconds 1
+
 check: lint types layers docs ## lint, types, layering and docs
 
 lint: $(VENV)/.dev
@@ -59,6 +66,7 @@ bench: $(VENV)/.dev ## the benchmarks, each with its peer in the same run
 lock: ## write the hashed requirements anew (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra demo --extra fast --extra httpx --group build pyproject.toml -o requirements/demo.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra demo --extra fast --extra httpx --group build --group test --group check --group bench -c requirements/demo.txt pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --group pyproject.toml:fuzz -o requirements/fuzz.txt
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
