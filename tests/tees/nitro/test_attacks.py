@@ -180,6 +180,14 @@ def test_nit_04_a_duplicate_field_is_refused() -> None:
     assert nitro.refused(nitro.document(payload=b"\xbf" + inner + b"\xff")) == [MALFORMED]
 
 
+def test_nit_04_a_document_of_a_nitrotpm_is_not_one_of_an_enclave_although_the_same_cas_sign_it() -> None:
+    """An EC2 instance's registers are under another name; beside an enclave's they are as wrong as in their place."""
+    alone, beside = {"pcrs": ABSENT, "nitrotpm_pcrs": PCRS}, {"nitrotpm_pcrs": PCRS}
+
+    for change in (alone, beside):
+        assert nitro.refused(nitro.document(**change)) == ["malformed.unknown_format"]
+
+
 def test_both_forms_of_the_payload_are_read_and_mean_the_same() -> None:
     definite, indefinite = nitro.document(), nitro.document(indefinite=True)
 

@@ -259,6 +259,32 @@ def test_ev_02_the_file_around_a_document_is_taken_off_only_in_its_own_form(shar
     assert wire.unframe(foreign) == foreign
 
 
+def test_ev_14_the_file_around_a_document_is_small(shared: Path) -> None:
+    inner = document(shared, "prod-dstack")
+    user_data = wire.decode_document(inner).user_data or b""
+
+    def framed(configuration: int) -> bytes:
+        return (
+            inner + b"\0" + user_data + (configuration << 2 | 2).to_bytes(4, "little") + bytes(configuration)
+        )
+
+    assert wire.unframe(framed(20_000)) == inner
+    for file in (
+        framed(16_000),
+        framed(70_000),
+    ):  # A length not in its shortest form; a file that is too long.
+        assert wire.unframe(file) == file
+
+
+def test_a_file_that_only_holds_a_document_somewhere_is_not_recognised(shared: Path) -> None:
+    data = raw(shared, "prod-pcr8")
+
+    assert not wire.recognises(b"\x30" + data)
+    assert not wire.recognises(b"{" + data)
+    assert not wire.recognises(data.replace(b"\x68cabundle", b"\x68cabundls"))
+    assert not wire.recognises(data.replace(b"\x69module_id", b"\x69module_ie"))
+
+
 def test_ev_03_bits_of_the_file_around_a_document_are_refused_or_dropped(shared: Path) -> None:
     data, inner = raw(shared, "prod-dstack"), document(shared, "prod-dstack")
     dropped = {offset for first, last, _ in DROPPED for offset in range(first, last)}

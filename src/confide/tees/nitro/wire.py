@@ -73,8 +73,6 @@ def decode_document(data: bytes) -> Document:
 
     Raises ``not_genuine.unsupported_algorithm``; MalformedError for all other forms.
     """
-    if len(data) > MAX_DOCUMENT:
-        raise MalformedError("limit_exceeded", f"{_WHAT} is longer than {MAX_DOCUMENT} bytes")
     sign1 = cose.Sign1.decode(
         data,
         algorithms=frozenset({cose.ES384}),
@@ -95,6 +93,12 @@ def decode_document(data: bytes) -> Document:
     )
     if not isinstance(payload, dict):
         raise MalformedError("unknown_format", f"{_WHAT}: the payload is not a map")
+    if "nitrotpm_pcrs" in payload:
+        raise MalformedError(
+            "unknown_format",
+            "this is the document of an EC2 instance's NitroTPM, not of a Nitro enclave",
+            hint="the same CAs sign both; their registers mean different things, and only enclaves are verified here",
+        )
     # An optional field that is not there is written as null.
     present = {key: value for key, value in payload.items() if value is not None or key not in _OPTIONAL}
     fields = Fields(present, _WHAT)
