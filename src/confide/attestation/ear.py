@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from confide.attestation.evidence import Endorsements
 from confide.attestation.result import Tier, Vector
 from confide.crypto import cose, jose
 from confide.errors import ConfigurationError, MalformedError
@@ -262,9 +263,11 @@ def to_claims(
 
 
 def _evidence(result: AttestationResult) -> bytes:
-    """What was judged, as one byte string: the bundle, or the platform's own bytes where it is too large for one."""
+    """What was judged as one byte string: the bundle without endorsements, which differ from one verifier to the next. A
+    bundle beyond the size of one is its platform's own bytes.
+    """
     try:
-        return result.evidence.encode()
+        return replace(result.evidence, endorsements=Endorsements()).encode()
     except MalformedError:
         return result.evidence.platform.data
 
