@@ -225,8 +225,6 @@ def _compact(cursor: Cursor) -> int:
 def _document_length(data: bytes) -> int:
     """Where the COSE_Sign1 at the start of ``data`` ends, by the heads of its four parts."""
     cursor = Cursor(data, _WHAT)
-    if data[:1] == b"\xd2":
-        cursor.take(1)
     if cursor.u8() != 0x84:
         raise MalformedError("unknown_format", f"{_WHAT} is not an array of four")
     for part in range(4):
