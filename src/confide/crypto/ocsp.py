@@ -17,6 +17,7 @@ from confide.crypto.x509 import Certificate
 from confide.crypto.x509_parts import Signed, extensions, serial_number, signature_of, time
 from confide.errors import EndorsementsMissing, MalformedError, NotGenuine
 from confide.wire import der
+from confide.wire.der_write import integer, oid, sequence, tagged
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,10 +33,11 @@ _OCSP_SIGNING: Final = "1.3.6.1.5.5.7.3.9"
 _EXTENDED_KEY_USAGE: Final = "2.5.29.37"
 _GENERALIZED_TIME: Final = 0x18
 # SHA-1 here only names an issuer; what it names must still have signed. RFC 6960 fixes it for the responder's key hash.
+_SHA384: Final = "2.16.840.1.101.3.4.2.2"
 _HASHES: Final = {
     "1.3.14.3.2.26": "sha1",
     "2.16.840.1.101.3.4.2.1": "sha256",
-    "2.16.840.1.101.3.4.2.2": "sha384",
+    _SHA384: "sha384",
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
 _STAGE: Final = "revocation"
@@ -129,15 +131,13 @@ class Response:
 
 def request(certificate: Certificate, issuer: Certificate) -> bytes:
     """The DER of an OCSPRequest about ``certificate``, with SHA-384 and without a nonce: responses are kept and reused."""
-    algorithm = bytes.fromhex("300d06096086480165030402020500")
-    digests = b"".join(
-        b"\x04\x30" + _hash("sha384", value) for value in (issuer.subject_der, _key_bits(issuer))
+    names = (_hash("sha384", value) for value in (issuer.subject_der, _key_bits(issuer)))
+    certificate_id = sequence(
+        sequence(oid(_SHA384), tagged(der.NULL, b"")),
+        *(tagged(der.OCTET_STRING, name) for name in names),
+        integer(certificate.serial),
     )
-    number = certificate.serial.to_bytes(certificate.serial.bit_length() // 8 + 1, "big")
-    inner = algorithm + digests + b"\x02" + bytes((len(number),)) + number
-    for _ in range(5):  # CertID, Request, requestList, TBSRequest, OCSPRequest.
-        inner = b"\x30\x81" + bytes((len(inner),)) + inner
-    return inner
+    return sequence(sequence(sequence(sequence(certificate_id))))
 
 
 def _hash(name: str, data: bytes) -> bytes:
