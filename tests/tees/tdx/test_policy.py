@@ -216,6 +216,24 @@ def test_a_platform_that_needs_hardening_is_not_called_old() -> None:
     assert (vector.hardware, vector.tier) == (32, Tier.WARNING)
 
 
+def test_a_td_that_was_launched_on_an_older_module_is_old_until_it_is_launched_again() -> None:
+    """The module was updated while the TD ran, which only version 1.5 of the report can tell."""
+    older = bytes((3, 1, 6)) + bytes(13)
+    made: dict[str, Any] = {"version": 5, "tee_tcb_svn": older, "tee_tcb_svn_2": older}
+    updated = {**made, "tee_tcb_svn_2": bytes((5, 1, 6)) + bytes(13)}
+    assert claims(**made).details.tcb_status == "OutOfDate"
+    assert claims(**updated).details.tcb_status == "TDRelaunchAdvised"
+    cases: tuple[tuple[dict[str, Any], list[str]], ...] = (
+        ({}, ["out_of_date"]),
+        ({"tcb_status": ["UpToDate", "TDRelaunchAdvised"]}, []),
+        ({"tcb_status": ["UpToDate", "OutOfDate"]}, []),
+        ({"tcb_status": ["UpToDate", "OutOfDateConfigurationNeeded"]}, ["out_of_date"]),
+    )
+    for keys, expected in cases:
+        assert findings(keys=keys, **updated) == expected
+    assert findings(keys={"tcb_status": ["UpToDate", "TDRelaunchAdvised"]}, **made) == ["out_of_date"]
+
+
 @pytest.mark.parametrize(
     ("reference", "code"),
     [
