@@ -305,7 +305,7 @@ def test_an_accepted_result_is_written_as_an_ear_signed_by_the_identity(
     token = jose.Jws.decode((tmp_path / "result.jwt").read_text().strip(), algorithms=frozenset({"EdDSA"}))
     token.verify(bytes.fromhex("302a300506032b6570032100") + key.public)
     assert ear.read(token.claims()).tier is Tier.WARNING
-    payload = cose.verify1((tmp_path / "result.cwt").read_bytes(), key.public)
+    payload = cose.verify1((tmp_path / "result.cwt").read_bytes(), key.public, content_type=ear.CWT_TYPE)
     assert ear.read(ear.from_cbor(payload)).tier is Tier.WARNING
 
 

@@ -20,6 +20,11 @@ _LEFT_OUT = re.compile(r"^- ([A-Z]{2,5}-\d{2}): (.+)$", re.MULTILINE)
 REQUIRED = {
     *(f"EV-{n:02}" for n in range(1, 36)),
     *(f"SNP-{n:02}" for n in range(1, 26)),
+    *(f"DCAP-{n:02}" for n in range(1, 25)),
+    *(f"NIT-{n:02}" for n in range(1, 15)),
+    *(f"TPM-{n:02}" for n in range(1, 11)),
+    *(f"GPU-{n:02}" for n in range(1, 8)),
+    *(f"EAR-{n:02}" for n in range(1, 9)),
     *(f"SIM-{n:02}" for n in range(1, 7)),
     *(f"BND-{n:02}" for n in range(1, 23)),
     *(f"CH-{n:02}" for n in range(1, 22)),
