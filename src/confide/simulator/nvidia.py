@@ -282,6 +282,9 @@ class Platform:
             return {
                 "vbios_version": self.vbios.encode("ascii"),
                 "switch_pdi": bytes.fromhex("203eb31ad9ed0008"),
+                "msrscnt": bytes(104),
+                "switch_gpu_pdis": bytes(128),
+                "floorswept_ports": b"\xec\x00",
                 "position_id": b"\x02\x00",
                 "lock_switch_status": b"\x01\x00",
             }

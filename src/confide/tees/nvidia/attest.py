@@ -34,7 +34,9 @@ _SIMULATION: Final = 1
 class Nvml(Protocol):
     """The functions of the module ``pynvml`` that are used, replaceable because no machine without a GPU has what they call."""
 
-    NVMLError: type[Exception]
+    @property
+    def NVMLError(self) -> type[Exception]:  # noqa: N802
+        """What its functions raise."""
 
     def nvmlInit(self) -> object:  # noqa: N802
         """Load the library."""
