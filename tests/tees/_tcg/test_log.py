@@ -258,16 +258,19 @@ def test_a_log_of_too_many_events_or_bytes_is_refused_quickly() -> None:
         log.MAX_EVENTS + 1
     )
     rows = {"imr": 1, "event_type": 1, "digest": "00" * 48, "event": "", "event_payload": ""}
+    # Every record begins like padding, and a long tail would have to be looked at for each of them.
+    zeros = boot_logs.event(0, 0, [(0x0B, bytes(32))], b"") * (log.MAX_EVENTS - 1)
     began = time.process_time()
     for data in (
         many,
+        boot_logs.header(("sha256",)) + zeros + bytes(2 << 20) + b"\x01",
         boot_logs.header() + bytes(log.MAX_LOG),
         b"\x01" * (500 << 16),
         json.dumps([rows] * (log.MAX_EVENTS + 1)).encode(),
     ):
         with pytest.raises(MalformedError):
             log.read(data)
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 3
 
 
 def test_an_event_that_claims_four_gigabytes_is_cut_off_not_allocated() -> None:

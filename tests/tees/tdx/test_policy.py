@@ -343,6 +343,14 @@ def test_a_vtpms_log_is_left_to_the_vtpm_and_does_not_stand_in() -> None:
     assert findings(of_tpm, LOG, rtmrs=RTMRS, reference={"event_log": "required"}) == []
 
 
+def test_dcap_17_more_logs_than_a_td_can_have_are_refused() -> None:
+    several = [boot_logs.log(ROWS[index], index=index) for index in (1, 2, 3, 4)]
+    assert findings(*several, rtmrs=RTMRS, reference={"event_log": "required"}) == []
+    with pytest.raises(MalformedError) as caught:
+        findings(*several, LOG, rtmrs=RTMRS)
+    assert caught.value.code == "malformed.limit_exceeded"
+
+
 def test_dcap_17_a_log_without_sha384_is_refused() -> None:
     assert set(findings(boot_logs.log(ROWS[1], ("sha256",)), rtmrs=RTMRS)) == {"measurement"}
 

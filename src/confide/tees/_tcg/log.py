@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_EVENTS", "MAX_LOG", "STRONG", "EventLog", "read", "recognises", "trimmed"]
 
-MAX_LOG: Final = 4 << 20
-MAX_EVENTS: Final = 20_000
+# A boot has tens of events and firmware gives them up to 256 KiB; reading what is allowed here takes a fraction of a second.
+MAX_LOG: Final = 1 << 20
+MAX_EVENTS: Final = 4096
 
 _SIZES: Final = MappingProxyType({"sha1": 20, "sha256": 32, "sha384": 48, "sha512": 64, "sm3_256": 32})
 _NAMES: Final = MappingProxyType(
@@ -36,6 +37,8 @@ _NAMES: Final = MappingProxyType(
 _SIGNATURE: Final = b"Spec ID Event03\x00"
 _LOCALITY: Final = b"StartupLocality\x00"
 _HEADER_DATA: Final = 32
+# Register, type, and the number of digests, which is never 0.
+_RECORD_HEAD: Final = 12
 _MAX_ALGORITHMS: Final = 8
 _MAX_DIGEST: Final = 64
 # TPMs have 24 PCRs; the profile leaves room for more, and CCEL needs five.
@@ -147,9 +150,11 @@ def _read(data: bytes) -> tuple[EventLog, int]:
 
 
 def _padding(data: bytes, offset: int) -> bool:
-    fill = data[offset]
-    # A record that begins with this byte is looked at twice only if it is one of the two fills.
-    return fill in (0x00, 0xFF) and data.count(fill, offset) == len(data) - offset
+    """Whether the rest is fill. No record begins with this many bytes of it, so that the rest is counted only once."""
+    head = data[offset : offset + _RECORD_HEAD]
+    if head not in (bytes(len(head)), b"\xff" * len(head)):
+        return False
+    return data.count(head[:1], offset) == len(data) - offset
 
 
 def _header(cursor: Cursor) -> dict[int, int]:

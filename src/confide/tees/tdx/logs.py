@@ -11,10 +11,12 @@
 
 from __future__ import annotations
 
+import functools
 import hmac
 from typing import TYPE_CHECKING, Final
 
 from confide.attestation.result import unacceptable
+from confide.errors import MalformedError
 from confide.tees._tcg import events as events_of_boot
 from confide.tees._tcg import log as event_log
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["appraise", "describe", "of_this_td"]
 
+MAX_LOGS: Final = 4
 _RTMRS: Final = 4
 _RTMR3: Final = 4  # As CCEL counts.
 _SHOWN: Final = 64
@@ -34,8 +37,16 @@ _SHOWN: Final = 64
 
 def of_this_td(documents: Sequence[bytes]) -> tuple[EventLog, ...]:
     """The logs among ``documents`` that are about RTMRs; ``malformed`` errors for a document that is no event log."""
-    every = [event_log.read(document) for document in documents]
+    if len(documents) > MAX_LOGS:
+        raise MalformedError("limit_exceeded", f"a quote comes with at most {MAX_LOGS} event logs")
+    every = [_read(document) for document in documents]
     return tuple(log for log in every if not any(event.index == 0 and event.extends for event in log.events))
+
+
+@functools.lru_cache(maxsize=MAX_LOGS)
+def _read(document: bytes) -> EventLog:
+    """A log, which is read once to be appraised and once to be described."""
+    return event_log.read(document)
 
 
 def appraise(
