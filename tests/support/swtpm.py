@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from confide.tees.tpm.transport import UnixSocket
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 WAIT = 20.0
 
@@ -34,7 +34,7 @@ def process(folder: Path) -> Iterator[Path]:
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + WAIT
-        while not socket.exists():
+        while not _listens(socket):
             if time.monotonic() > end or started.poll() is not None:
                 pytest.fail("swtpm did not start")
             time.sleep(0.01)
@@ -42,6 +42,12 @@ def process(folder: Path) -> Iterator[Path]:
     finally:
         started.terminate()
         started.wait(WAIT)
+
+
+def _listens(path: Path) -> bool:
+    """Whether somebody accepts connections at a Unix socket: it lies there some time before. Source: proc(5), net/unix."""
+    rows = (row.split() for row in Path("/proc/net/unix").read_text(encoding="utf-8").splitlines())
+    return any(row[-1] == str(path) and row[3] == "00010000" for row in rows)
 
 
 @contextmanager
