@@ -71,7 +71,8 @@ def issue_ocsp(
     }[status]
     times = generalized_time(this_update)
     times += b"" if next_update is None else tagged(0xA0, generalized_time(next_update))
-    key_id = tagged(0x04, hashlib.sha1(_key_bits(signer), usedforsecurity=False).digest())
+    # RFC 6960 names a responder's key by its SHA-1 and by no other hash.
+    key_id = tagged(0x04, hashlib.new("sha1", _key_bits(signer), usedforsecurity=False).digest())
     named = tagged(0xA1, signer.subject_der) if by_name else tagged(0xA2, key_id)
     data = sequence(
         named,
