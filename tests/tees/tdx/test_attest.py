@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from confide.errors import ConfigurationError, EnclaveError, TeeUnavailable
+from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
+from confide.attestation.policy import AppraisalPolicy
+from confide.attestation.verifier import Verifier
+from confide.errors import ConfigurationError, EnclaveError, NotAcceptable, TeeUnavailable
+from confide.simulator import dcap
+from confide.simulator.tdx import Platform
 from confide.tees._tsm.reports import ConfigfsReports
 from confide.tees.tdx import attest
 from support import boot_logs, intel_quote
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from confide.attestation.result import AttestationResult
 
 DATA = bytes(range(64))
 LOG = boot_logs.log([(1, 4, bytes(4), bytes(4))])
@@ -134,3 +141,39 @@ def test_report_data_is_64_bytes(length: int) -> None:
         device().attest(bytes(length))
     with pytest.raises(ConfigurationError):
         attest.GuestDevice(Module().ioctl).tdreport(bytes(length))
+
+
+def test_what_the_driver_collects_is_what_a_verifier_accepts() -> None:
+    """Quote and event log out of a device, over the wire as a bundle, to a policy that asks for both."""
+    platform = Platform.create(seed=5)
+    rows = [(index, 4, bytes((index,)), bytes((index,))) for index in (1, 2, 3)]
+    rtmrs = (*(boot_logs.extended(bytes((index,))) for index in (1, 2, 3)), bytes(48))
+
+    class Answering(Entry):
+        def read(self, name: str) -> bytes:
+            if name != "outblob":
+                return super().read(name)
+            return platform.quote(DATA, version=5, body={"rtmrs": rtmrs})
+
+    made = attest.Device(
+        reports=ConfigfsReports("tdx_guest", lambda: Answering(b"")),
+        event_log=lambda: boot_logs.log(rows) + b"\xff" * 4096,
+    ).attest(DATA)
+    collateral = Endorsements(documents=(EvidencePart("intel-collateral", platform.collateral()),))
+    bundle = Evidence(made.platform, endorsements=made.endorsements.merge(collateral)).encode()
+
+    def verify(**reference: Any) -> AttestationResult:
+        table = {"mrtd": [bytes(range(48)).hex()]} | reference
+        return Verifier(
+            AppraisalPolicy.from_table({"tees": ["tdx"], "reference": {"tdx": table}}),
+            extra_anchors=(platform.anchor,),
+            allow_simulated=True,
+        ).verify(bundle, at=dcap.AT, report_data=DATA)
+
+    accepted = verify(event_log="required")
+    assert (accepted.verdict, accepted.tee, accepted.simulated) == ("accepted", "tdx", True)
+    logs = accepted.to_json()["claims"]["event_logs"]  # type: ignore[index]
+    assert logs[0]["replays"] == {"rtmr0": True, "rtmr1": True, "rtmr2": True}
+    with pytest.raises(NotAcceptable) as caught:
+        verify(event_log="required", rtmr2=[bytes(48).hex()])
+    assert [reason.code for reason in caught.value.reasons] == ["not_acceptable.measurement"]
