@@ -252,3 +252,8 @@ def test_weak_and_misspelled_keys_are_refused() -> None:
 def test_a_set_of_very_many_keys_is_refused() -> None:
     keys = [Signer.of("ES256").jwk()] * (jose.MAX_KEYS + 1)
     assert code_of(jose.read_jwks, json.dumps({"keys": keys}).encode()) == "malformed.limit_exceeded"
+
+
+@pytest.mark.parametrize("keys", [5, None, "keys", {"a": 1}, [5], [None], [[]], [{}]])
+def test_a_set_that_is_no_list_of_keys_is_refused(keys: Any) -> None:
+    assert code_of(jose.read_jwks, json.dumps({"keys": keys}).encode()).startswith("malformed.")

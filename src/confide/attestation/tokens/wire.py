@@ -90,13 +90,14 @@ class Token:
 
 
 def recognises(data: bytes) -> bool:
-    """Whether a file is a token: three parts of base64url, or a detached bundle of such. Nothing is checked.
-
-    An EAR as CWT is not told from other COSE documents; say ``--format token`` for it.
+    """Whether a file is a token: three parts of base64url, a detached bundle of such, or a COSE_Sign1 that says in its
+    protected header that it is an EAT. Nothing is checked.
     """
     if len(data) > jose.MAX_TOKEN:
         return False
     if _COMPACT.fullmatch(data) is not None:
+        return True
+    if data[:1] in {b"\x84", b"\xd2"} and ear.CWT_TYPE.encode() in data[:64]:
         return True
     return re.match(rb'\s*\[\s*\[\s*"JWT"\s*,\s*"eyJ', data[:256]) is not None
 
