@@ -230,6 +230,8 @@ def test_a_private_key_is_refused(member: str) -> None:
         {"kty": "OKP", "crv": "X25519", "x": "AA"},
         {"kty": "RSA", "use": "enc", "n": "AQ", "e": "AQ"},
         {"kty": "RSA", "alg": "RSA-OAEP", "n": "AQ", "e": "AQ"},
+        {"kty": "RSA", "key_ops": ["encrypt"], "n": "AQ", "e": "AQ"},
+        {"kty": "RSA", "key_ops": [], "n": "AQ", "e": "AQ"},
     ],
 )
 def test_keys_of_other_kinds_and_uses_are_left_out(entry: dict[str, Any]) -> None:

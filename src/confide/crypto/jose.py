@@ -184,7 +184,7 @@ class Jwk:
 def read_jwks(data: bytes) -> tuple[Jwk, ...]:
     """The public signature keys of a JWK set, or of one JWK, of at most 256 KiB (RFC 7517, section 5).
 
-    Keys of kinds that are not used here, and keys for encryption, are left out. A key may be given by its parameters, by
+    Keys of kinds that are not used here, and keys for other uses than to verify signatures, are left out. A key may be given by its parameters, by
     ``x5c`` or by both, which must then agree; what a certificate says is not looked at. Private keys are refused.
     """
     value = strict_json.decode(data, what="JWK set", max_size=MAX_JWKS, max_depth=6)
@@ -202,7 +202,8 @@ def _read_jwk(fields: Fields, entry: Any) -> Jwk | None:
             "non_canonical", "the JWK set has a private key", hint="give the issuer's public keys only"
         )
     kid, algorithm = fields.text("kid", 512, default=None), fields.text("alg", 16, default=None)
-    if use != "sig" or (algorithm is not None and algorithm not in ALGORITHMS):
+    uses = fields.list_("key_ops", 8, default=["verify"])
+    if use != "sig" or "verify" not in uses or (algorithm is not None and algorithm not in ALGORITHMS):
         return None
     by_parameters = _parameters(kty, fields)
     chain = fields.list_("x5c", MAX_CHAIN, default=[])
