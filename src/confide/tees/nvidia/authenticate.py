@@ -223,7 +223,9 @@ def _find_device_certificate(
         raise MalformedError(
             "limit_exceeded", f"more than {MAX_CERTIFICATES} certificates were given as endorsements"
         )
-    given = [x509.Certificate.from_der(der) for der in dict.fromkeys(endorsements.certificates)]
+    given = [
+        x509.Certificate.from_der(der, long_times=True) for der in dict.fromkeys(endorsements.certificates)
+    ]
     leaves = sorted((one for one in given if endorse.is_device_certificate(one)), key=lambda one: one.der)
     others = [one for one in given if one.is_ca]
     if not leaves:
