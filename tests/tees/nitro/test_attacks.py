@@ -245,6 +245,8 @@ def test_nit_05_the_tag_is_accepted_once_and_reported_as_never_seen() -> None:
     data = nitro.document(tag=18)
 
     assert any(reason.code == "note.unproven" for reason in nitro.verify(data).reasons)
+    assert "unproven on real bytes" in wire.explain(data)
+    assert "unproven on real bytes" not in wire.explain(nitro.document())
     assert nitro.refused(b"\xd2" + data) == ["malformed.unknown_format"]
     assert nitro.refused(b"\xd8\x12" + data[1:]) == [MALFORMED]
 
