@@ -79,8 +79,9 @@ def test_ccel_and_dstack_logs_replay_to_the_registers_in_their_quotes(shared: Pa
 
 @pytest.mark.parametrize("name", PARSED)
 def test_events_are_those_that_another_parser_finds(shared: Path, name: str) -> None:
-    """CoCo's parse, but for three things in which it departs from UEFI: the byte order of GUIDs, the order of device and
-    function in a PCI node, and EV_EFI_VARIABLE_BOOT, whose digest EDK II takes of the value alone."""
+    """CoCo's parse, but for two things in which it departs from UEFI, the byte order of GUIDs and the order of device and
+    function in a PCI node, and for two digests of parts, which it does not look for: those of EFI's boot variables and GRUB's
+    commands."""
     item = entry(shared, name)
     read = log.read(content(shared, item["files"][0]))
     expected = json.loads((shared / "evidence" / item["files"][1]).read_text())["uefi_event_logs"]
@@ -92,7 +93,7 @@ def test_events_are_those_that_another_parser_finds(shared: Path, name: str) -> 
         assert {name: digest.hex() for name, digest in event.digests.items()} == {
             row["alg"].lower().replace("-", ""): row["digest"] for row in other["digests"]
         }
-        if event.type_name != "EV_EFI_VARIABLE_BOOT":
+        if event.type_name not in {"EV_EFI_VARIABLE_BOOT", "EV_IPL"}:
             assert bool(event.covered) == other["digest_matches_event"]
         _same_details(event.details(), other["details"])
 
@@ -137,6 +138,32 @@ def test_dstack_events_have_the_digest_that_dstack_computes(shared: Path) -> Non
         row["event_payload"] = "00" if row["event"] == "compose-hash" else row["event_payload"]
     other = log.read(json.dumps(changed).encode())
     assert [event.name for event in other.events if event.name and not event.covered] == ["compose-hash"]
+
+
+def test_only_the_part_that_a_digest_is_of_is_proven(shared: Path) -> None:
+    """EDK II measures the value of a boot variable and not its name, GRUB a command and not the word in front."""
+    read = log.read(content(shared, "eventlogs/ccel-cos113.ccel.gz"))
+    boot = [event for event in read.events if event.type_name == "EV_EFI_VARIABLE_BOOT"]
+    assert boot
+    assert all(event.covered and event.proven_details().keys() == {"variable_data"} for event in boot)
+    loader = [event for event in read.events if event.type_name == "EV_IPL"]
+    commands = [event for event in loader if event.covered]
+    assert commands[0].data == b"grub_cmd: defaultA=2\x00"
+    assert (commands[0].proven, commands[0].proven_details()) == (b"defaultA=2", {"string": "defaultA=2"})
+    assert {event.data for event in loader if event.covered is None} >= {
+        b"MokList\x00",
+        b"/efi/boot/grub.cfg\x00",
+    }
+    assert all(event.proven_details() == {} for event in loader if not event.covered)
+
+
+def test_a_variable_that_lies_about_its_name_is_not_shown_as_proven() -> None:
+    value = b"\x01"
+    data = bytes(16) + (1).to_bytes(8, "little") + len(value).to_bytes(8, "little") + "x".encode("utf-16-le")
+    for kind, expected in ((0x80000002, {"variable_data": "01"}), (0x80000001, {})):
+        event = log.read(boot_logs.log([(1, kind, value, data + value)])).events[0]
+        assert event.proven_details() == expected
+        assert event.details()["unicode_name"] == "x"
 
 
 def test_replay_extends_each_register_in_the_order_of_the_log() -> None:

@@ -2,8 +2,8 @@
 """One event of a measured boot: its names, and what can be read out of its data.
 
 Source: TCG PC Client Platform Firmware Profile, section 10.4 (event types), UEFI, section 10.3 (device paths). Only the digest
-of an event is extended into a register. The type and the data are hints for a person, unless ``covered`` is True: then the
-digest is that of the data, as the specification of that type says, so that a register that replays proves the data too.
+of an event is extended into a register. The type and the data are hints for a person, but for what ``proven`` gives: bytes
+that the digest is of, so that a register that replays proves them too.
 """
 
 from __future__ import annotations
@@ -123,20 +123,28 @@ class Event:
 
     @property
     def covered(self) -> bool | None:
-        """Whether every strong digest is that of the event's data; None where the type's digest is that of something else.
+        """Whether every strong digest is that of the event's data; None where the type's digest may be that of something else.
 
-        False is a log whose text is not what was measured; only True makes ``data`` (and a dstack event's ``name``)
-        as trustworthy as the register.
+        False is a log whose text is not what was measured. For what True makes trustworthy see ``proven``.
         """
-        if self.type not in _OF_DATA and self.type != _TAG:
+        if self.proven is not None:
+            return True
+        return False if self.type in _OF_DATA else None
+
+    @property
+    def proven(self) -> bytes | None:
+        """The bytes of the event that its digests are of, as trustworthy as the register; None if they are of none of them.
+
+        That is all of ``data``, or a part: the value of an EFI variable without its name, the command of a boot loader
+        without the word in front. For dstack it is type, name and payload.
+        """
+        if self.type not in _OF_DATA and self.type not in {_TAG, _IPL}:
             return None
         strong = [(name, digest) for name, digest in self.digests.items() if name in STRONG]
-        found = any(
-            all(hmac.compare_digest(hashlib.new(name, form).digest(), digest) for name, digest in strong)
-            for form in self._measured()
-        )
-        # What the digest of a tagged event covers is up to the owner of the tag, so that a mismatch says nothing.
-        return found or (None if self.type == _TAG else False)
+        for form in self._measured():
+            if all(hmac.compare_digest(hashlib.new(name, form).digest(), digest) for name, digest in strong):
+                return form
+        return None
 
     def _measured(self) -> tuple[bytes, ...]:
         """The byte strings of which the digest may be taken, by the event's type."""
@@ -148,7 +156,21 @@ class Event:
         if self.type == _VARIABLE_BOOT:
             value = _variable_value(self.data)
             return (self.data,) if value is None else (self.data, value)
+        if self.type == _IPL:
+            # GRUB writes "grub_cmd: ls" with a NUL, and hashes "ls"; other loaders hash files and tell their names.
+            return self.data, self.data.rstrip(b"\x00").partition(b": ")[2]
         return (self.data,)
+
+    def proven_details(self) -> dict[str, object]:
+        """What the proven bytes say, as JSON values; empty where there are none, or none of a known form."""
+        proven = self.proven
+        if proven is None:
+            return {}
+        if proven == self.data or self.type == DSTACK_RUNTIME:
+            return self.details()
+        if self.type == _VARIABLE_BOOT:
+            return {"variable_data": proven.hex()}
+        return {"string": _text(proven)}
 
     def details(self) -> dict[str, object]:
         """What the data says, as JSON values; empty where it is of no known form. Never raises for hostile data."""

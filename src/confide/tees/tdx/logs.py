@@ -147,25 +147,27 @@ def describe(documents: Sequence[bytes], rtmrs: Sequence[bytes]) -> list[dict[st
 
 
 def _brief(event: Event) -> str:
-    """Register, type and digest of an event in one line, and what it says where its digest covers that.
+    """Register, type and digest of an event in one line, and what is proven of its text.
 
-    What a digest does not cover is the sender's word, and does not belong among claims.
+    The rest is the sender's word, and does not belong among claims.
     """
     digest = event.digests["sha384"].hex() if "sha384" in event.digests else "no SHA-384 digest"
-    return " ".join(
-        (f"rtmr{event.index - 1}", event.type_name, digest, *(_text(event) if event.covered else ()))
-    )
+    return " ".join((f"rtmr{event.index - 1}", event.type_name, digest, *_text(event)))
 
 
 def _text(event: Event) -> tuple[str, ...]:
-    details = event.details()
-    if event.type == events_of_boot.DSTACK_RUNTIME:
+    details = event.proven_details()
+    if event.type == events_of_boot.DSTACK_RUNTIME and details:
         return str(details["name"]), _short(event.data)
+    found: list[str] = []
     if "variable_name" in details:
-        # By name alone another vendor's variable would pass for UEFI's.
-        value = bytes.fromhex(str(details["variable_data"]))
-        return f"{details['unicode_name']}-{details['variable_name']}", _short(value)
-    return (str(details["string"]),) if "string" in details else ()
+        # By its name alone another vendor's variable would pass for UEFI's.
+        found.append(f"{details['unicode_name']}-{details['variable_name']}")
+    if "variable_data" in details:
+        found.append(_short(bytes.fromhex(str(details["variable_data"]))))
+    if "string" in details:
+        found.append(str(details["string"]))
+    return tuple(found)
 
 
 def _short(data: bytes) -> str:
