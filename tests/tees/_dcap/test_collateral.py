@@ -507,3 +507,23 @@ def test_tcb_info_of_version_2_is_read_for_sgx_and_never_for_tdx() -> None:
     assert claims.details.tcb_status == "UpToDate"  # type: ignore[attr-defined]
     found = dcap.refused(dcap.platform("tdx"), collateral={"texts": {"tcb_info": version_2("tdx")}})
     assert found[0] == "not_genuine.identity_mismatch"
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+def test_chains_may_end_in_a_nul_or_have_the_other_line_ends(tee: str) -> None:
+    made = dcap.platform(tee)
+    chain = simulator.pem(made.certificates["signer"], made.certificates["root"]).decode()
+    for spelled in (chain + "\x00", chain.replace("\n", "\r\n"), chain.rstrip("\n")):
+        assert dcap.accepted(made, collateral={"document": {"tcb_info_issuer_chain": spelled}}).tee == tee
+    for wrong in (chain + "\x00\x00", chain.replace("\n", "\r"), "x" + chain, chain + "x", ""):
+        found = dcap.refused(made, collateral={"document": {"tcb_info_issuer_chain": wrong}})
+        assert found[0].startswith("malformed."), wrong[-5:]
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+def test_the_pck_certificate_may_come_in_the_document(tee: str) -> None:
+    made = dcap.platform(tee)
+    document = {"pck_certificate_chain": simulator.pem(*made.chain).decode()}
+
+    claims = dcap.accepted(made, certification=(1, bytes(34)), collateral={"document": document})
+    assert claims.tee == tee

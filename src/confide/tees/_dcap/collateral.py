@@ -30,6 +30,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2})*", re.ASCII)
 _ADVISORY = re.compile(r"[A-Z][A-Z0-9-]{1,63}", re.ASCII)
 _STATUS = re.compile(r"[A-Za-z]{1,64}", re.ASCII)
+_CHAINS: Final = ("pck_crl_issuer_chain", "tcb_info_issuer_chain", "qe_identity_issuer_chain")
 # The service's answers are one object of two members; between them stand the exact bytes that are signed.
 _ANSWER = re.compile(
     rb'\s*\{\s*"(tcbInfo|enclaveIdentity)"\s*:\s*(\{.*\})\s*,\s*"signature"\s*:\s*"([0-9a-fA-F]{128})"\s*\}\s*',
@@ -127,7 +128,10 @@ def read(data: bytes) -> Document:
 
 def _bundle(data: bytes) -> Document:
     what = "Intel's collateral"
-    fields = Fields(strict_json.decode(data, what=what, max_size=MAX_DOCUMENT), what)
+    document = strict_json.decode(data, what=what, max_size=MAX_DOCUMENT)
+    for key in (*_CHAINS, "pck_certificate_chain"):
+        _issuer_chain(document, key)
+    fields = Fields(document, what)
     pck_ca = _chain(fields.text("pck_crl_issuer_chain", 64 * 1024, multiline=True))
     pck = fields.text("pck_certificate_chain", 64 * 1024, multiline=True, default=None)
     signed = [
@@ -144,8 +148,15 @@ def _bundle(data: bytes) -> Document:
     return Document(_tcb_info(signed[0]), _identity(signed[1]), certificates, crls)
 
 
+def _issuer_chain(document: Any, key: str) -> None:
+    # Texts out of C programs end in a NUL, and some tools write CR LF; the certificates are signed whatever stands between.
+    value = document.get(key) if isinstance(document, dict) else None
+    if isinstance(value, str):
+        document[key] = value.removesuffix("\x00").replace("\r\n", "\n")
+
+
 def _chain(text: str) -> tuple[x509.Certificate, ...]:
-    return x509.parse_pem(text.encode("ascii", "replace").rstrip(b"\x00"))
+    return x509.parse_pem(text.encode("ascii", "replace"))
 
 
 def _crl(text: str) -> bytes:

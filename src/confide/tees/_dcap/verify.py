@@ -125,12 +125,15 @@ def verify(
     if info is not None and leaf is not None:
         levels = found.run(_match_platform, info[0], leaf, seam)
     found.raise_any()
-    # Without a finding there is nothing that is None, but for the module; a step that was forgotten must not pass.
+    # Without a finding there is nothing that is None, but for modules without levels; a step left out must not pass.
     if leaf is None or path is None or info is None or enclave is None or qe is None or levels is None:
-        raise NotGenuine("chain_invalid", "a check gave no result", stage=_STAGE)
+        raise _no_result()
     updates = [one.next_update for one in revocations if one is not None]
-    if not updates or len(updates) != len(revocations):
-        raise NotGenuine("chain_invalid", "a check gave no result", stage=_STAGE)
+    versioned = seam is not None and seam.tee_tcb_svn[1] > 0
+    if not updates or len(updates) != len(revocations) or (module is None) == versioned:
+        raise _no_result()
+    if len({one.root.public_key_der for one in chains}) != 1:
+        raise NotGenuine("untrusted_root", "quote and collateral end at different roots", stage=_STAGE)
     status = _merge(info[0], levels, module, qe, seam)
     parts = [part for part in (levels[1].evaluation, qe, module) if part is not None]
     collateral_expires = min(*updates, info[0].next_update, enclave[0].next_update)
@@ -158,6 +161,10 @@ def verify(
 @functools.lru_cache(maxsize=256)
 def _attestation_key(point: bytes) -> bytes:
     return signing.public_key_from_point(point, curve="p256")
+
+
+def _no_result() -> NotGenuine:
+    return NotGenuine("chain_invalid", "a check gave no result", stage=_STAGE)
 
 
 def _verify_quote(quote: Quote) -> None:
