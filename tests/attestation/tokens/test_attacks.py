@@ -99,6 +99,15 @@ def test_rfc_8725_an_algorithm_of_another_issuer_is_refused(kind: str, algorithm
     assert case(kind, algorithm=algorithm).codes() == ["not_genuine.unsupported_algorithm"]
 
 
+def test_rfc_8725_a_key_is_used_with_the_algorithm_that_its_set_names() -> None:
+    """RFC 8725, section 3.1: Intel's key for PS384, a token signed with it by RS256, which Intel's tokens may have too."""
+    given = case("ita", algorithm="RS256")
+    assert given.codes() == []
+    for named, code in (("RS256", []), ("PS384", ["not_genuine.algorithm_mismatch"])):
+        keys = Endorsements(documents=(EvidencePart("jwks", given.signer.jwks(alg=named)),))
+        assert replace(given, endorsements=keys).codes() == code
+
+
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "PS256", "PS384", "EdDSA"])
 def test_an_ear_may_be_signed_with_any_algorithm_of_its_kind(algorithm: str) -> None:
     assert case("ear", algorithm=algorithm).codes() == []

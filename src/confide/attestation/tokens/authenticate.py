@@ -176,8 +176,8 @@ def _certificate(der: bytes) -> x509.Certificate:
 
 
 @functools.lru_cache(maxsize=32)
-def _jwks(data: bytes) -> tuple[bytes, ...]:
-    return tuple(key.public_key_der for key in jose.read_jwks(data))
+def _jwks(data: bytes) -> tuple[tuple[bytes, str | None], ...]:
+    return tuple((key.public_key_der, key.algorithm) for key in jose.read_jwks(data))
 
 
 def _signer(
@@ -189,14 +189,16 @@ def _signer(
     given = [_certificate(der) for der in endorsements.certificates]
     keys = dict.fromkeys(
         [key for part in endorsements.documents if part.format == "jwks" for key in _jwks(part.data)]
-        + [one.public_key_der for one in given]
+        + [(one.public_key_der, None) for one in given]
     )
     refusal: NotGenuine | None = None
     for anchor in anchors:
-        for key in keys:
+        for key, algorithm in keys:
             if hashlib.sha256(key).digest() not in anchor.keys:
                 continue
             try:
+                if algorithm not in {None, token.whole.algorithm}:
+                    raise NotGenuine("algorithm_mismatch", "the issuer's key is for another algorithm")
                 token.whole.verify(key)
             except NotGenuine as error:
                 refusal = _nearer(refusal, error)
