@@ -151,6 +151,14 @@ def test_a_file_that_is_no_log_is_malformed() -> None:
             ],
             None,
         ),
+        # The true event is called something else, and the system has extended the other value after it.
+        (
+            [
+                (7, 0x0000000D, secure_boot(b"\x00"), b"a loader"),
+                (7, 0x80000001, secure_boot(b"\x01"), secure_boot(b"\x01")),
+            ],
+            None,
+        ),
     ],
 )
 def test_secure_boot_is_what_the_firmware_measured_once_and_provably(

@@ -88,10 +88,16 @@ def _compare(log: EventLog, bank: str, quoted: Mapping[int, bytes]) -> BootLog:
 
 
 def read_secure_boot(log: EventLog) -> bool | None:
-    """The value of SecureBoot as the firmware measured it into PCR 7, None unless it is there exactly once, proven, before the
-    separator that ends the firmware's own measurements. To be asked only where PCR 7 agrees with a quote.
+    """The value of SecureBoot as the firmware measured it into PCR 7, None unless it is there exactly once, proven, first of all
+    and before the separator that ends the firmware's own measurements. To be asked only where PCR 7 agrees with a quote.
+
+    Types are not measured: a system that was booted without it could call the true event and the separator something else,
+    extend the other value and another separator itself, and show those. Only what was extended first is out of its reach.
     """
     values: list[object] = []
+    first = next((event for event in log.events if event.index == _POLICY_PCR and event.extends), None)
+    if first is None or first.details().get("unicode_name") != "SecureBoot" or not first.covered:
+        return None
     for event in log.events:
         if event.index != _POLICY_PCR:
             continue
