@@ -290,6 +290,19 @@ def test_ev_20_revoked_keys_and_missing_lists_are_refused() -> None:
     ]
 
 
+def test_ev_08_a_signature_of_another_scheme_than_the_keys_area_has_is_refused() -> None:
+    """A good signature by the right key, made in a way that the TPM's key cannot sign."""
+    made = tpm.platform()
+    area = made.area(scheme=public.Scheme("ecdsa", "sha384"))
+    signer = public.qualified_name((0x4000000B).to_bytes(4, "big"), public.decode_public(area).name)
+    part, endorsements = made.evidence(tpm.REPORT_DATA, ak=area, fields={"qualified_signer": signer})
+    assert tpm.refusal(part, endorsements) == ["not_genuine.algorithm_mismatch"]
+    area = made.area(scheme=None)
+    signer = public.qualified_name((0x4000000B).to_bytes(4, "big"), public.decode_public(area).name)
+    part, endorsements = made.evidence(tpm.REPORT_DATA, ak=area, fields={"qualified_signer": signer})
+    assert tpm.refusal(part, endorsements) == ["not_genuine.algorithm_mismatch"]
+
+
 def test_ev_08_the_scheme_that_a_signature_names_is_the_keys_own() -> None:
     made = tpm.platform(1, "rsassa")
     attest = made.attest(tpm.REPORT_DATA).encode()

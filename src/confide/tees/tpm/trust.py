@@ -182,10 +182,11 @@ def from_certificate(
     by_root, roots, authorities = _sorted(tuple(anchors))
     given = [x509.Certificate.from_der(one) for one in endorsements.certificates]
     leaves = [one for one in given if one.public_key_der == key]
-    if not roots or not leaves:
+    pinned = {one.subject_der for one in (*roots, *authorities)}
+    if not leaves or not any(one.issuer_der in pinned for one in given):
         raise NotGenuine(
             "untrusted_root",
-            "no certificate was given for the attestation key, and the policy pins no such key",
+            "no certificate for the attestation key leads to a pinned authority, and the policy pins no such key",
             hint="give the AK's certificate with --endorsements, or pin the key: `ak` in [reference.tpm]",
             stage=_STAGE,
         )
