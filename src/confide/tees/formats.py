@@ -20,6 +20,7 @@ from confide.attestation.evidence import (
 from confide.attestation.key_material import KeyMaterial, kid
 from confide.crypto import x509
 from confide.errors import ConfideError, ConfigurationError, MalformedError, NotAcceptable
+from confide.tees._tcg import log as event_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,11 +68,19 @@ def read(data: bytes, *, format: str = "auto") -> Evidence:  # noqa: A002 - the 
         if azure.recognises(data):
             read_azure: Evidence = azure.read_azure(data)
             return read_azure
+    if format == "tdx":
+        report = _module("tdx", "quote_report")
+        if report.recognises(data):
+            of_dstack: Evidence = report.read(data)
+            _explain_part(of_dstack.platform)
+            return of_dstack
     if format == "nitro":
         # Real documents come inside a file of dstack's, of which nothing but the document is signed or kept.
         data = _module("nitro", "wire").unframe(data)
     evidence = Evidence(EvidencePart(format, data))
-    _explain_part(evidence.platform)  # A file that cannot be decoded is refused here, before anything is asked of it.
+    _explain_part(
+        evidence.platform
+    )  # A file that cannot be decoded is refused here, before anything is asked of it.
     return evidence
 
 
@@ -83,6 +92,8 @@ def _recognise(data: bytes) -> str:
             return tee
     if _module("tpm", "azure").recognises(data):
         return "tpm"
+    if _module("tdx", "quote_report").recognises(data):
+        return "tdx"
     if _is_legacy_sev(data):
         raise NotAcceptable(
             "sev_without_snp",
@@ -244,6 +255,12 @@ def _explain_endorsements(endorsements: Endorsements) -> dict[str, object]:
         ],
         "CRLs": len(endorsements.crls),
         "documents": [f"{part.format}, {len(part.data)} bytes" for part in endorsements.documents],
+        **{
+            f"event log {number}": event_log.read(part.data).explain()
+            for number, part in enumerate(
+                (part for part in endorsements.documents if part.format == "event-log"), start=1
+            )
+        },
     }
 
 

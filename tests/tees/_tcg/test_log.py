@@ -313,7 +313,7 @@ def test_details_of_hostile_data_never_raise_and_hold_no_control_characters(
 ) -> None:
     event = events.Event(1, kind, {"sha384": hashlib.sha384(data).digest()}, data, name)
 
-    text = json.dumps(event.to_json(), ensure_ascii=False)
+    text = json.dumps([event.details(), event.proven_details()], ensure_ascii=False) + event.summary("sha384")
     assert all(character.isprintable() for character in text)
     assert event.covered in {True, None} or kind == events.DSTACK_RUNTIME
 
@@ -340,3 +340,16 @@ def test_a_dstack_log_is_written_as_it_is_read(shared: Path) -> None:
 
     read = log.read(content(shared, "eventlogs/dstack-json-eventlog.json"))
     assert log.read(dstack.encode(read.events)) == read
+
+
+def test_a_log_is_explained_line_by_line(shared: Path) -> None:
+    told = log.read(content(shared, "eventlogs/ccel-cos113.ccel.gz")).explain()
+    lines = [value for key, value in told.items() if key.startswith("event ")]
+
+    assert (told["form"], told["banks"], len(lines)) == ("tcg", ["sha384"], 43)
+    assert any(str(line).endswith("defaultA=2 (its digest is of this)") for line in lines)
+    assert any("EV_IPL" in str(line) and str(line).endswith("MokList") for line in lines)
+    assert any(
+        str(line).endswith("00 (its digest is of this)") and "SecureBoot-8be4df61" in str(line)
+        for line in lines
+    )

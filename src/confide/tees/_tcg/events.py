@@ -38,6 +38,7 @@ _BLOB2: Final = 0x8000000A
 _TABLES2: Final = 0x8000000B
 _AAEL: Final = 0x4141454C
 _MAX_TEXT: Final = 1024
+_SHOWN: Final = 64
 
 TYPE_NAMES: Final[Mapping[int, str]] = MappingProxyType(
     {
@@ -179,17 +180,39 @@ class Event:
         except MalformedError:
             return {}
 
-    def to_json(self) -> dict[str, object]:
-        """The event as a readable tree."""
-        return {
-            "index": self.index,
-            "type": self.type_name,
-            **({"name": _printable(self.name)} if self.name else {}),
-            "digests": {name: digest.hex() for name, digest in self.digests.items()},
-            "digest_is_of_data": self.covered,
-            "details": self.details(),
-            "data": self.data.hex(),
-        }
+    def summary(self, algorithm: str) -> str:
+        """The event in one line: type, digest, and its text, which is the sender's word but for what the digest is of."""
+        proven = self.proven_details()
+        told = _line(proven or self.details())
+        return " ".join(
+            (
+                self.type_name,
+                self.digests[algorithm].hex(),
+                *told,
+                *(("(its digest is of this)",) if proven else ()),
+            )
+        )
+
+    @property
+    def proven_line(self) -> tuple[str, ...]:
+        """What is proven of the text, as words for one line."""
+        return _line(self.proven_details())
+
+
+def _line(details: dict[str, object]) -> tuple[str, ...]:
+    found: list[str] = []
+    if "variable_name" in details:
+        # By its name alone another vendor's variable would pass for UEFI's.
+        found.append(f"{details['unicode_name']}-{details['variable_name']}")
+    found += [str(details[key]) for key in ("name", "string") if key in details]
+    for key in ("variable_data", "payload"):
+        if key in details:
+            value = str(details[key])
+            found.append(value if len(value) <= 2 * _SHOWN else f"{len(value) // 2} bytes")
+    paths = details.get("device_paths")
+    if isinstance(paths, list):
+        found.append("/".join(paths))
+    return tuple(found)
 
 
 def _details(event: Event) -> dict[str, object]:

@@ -92,13 +92,21 @@ class EventLog:
                 return event.data[len(_LOCALITY)]
         return 0
 
-    def to_json(self) -> dict[str, object]:
-        """The log as a readable tree; nothing in it is proven by itself."""
+    def explain(self) -> dict[str, object]:
+        """The log as a readable tree, one line for each event; nothing in it is proven by itself."""
         return {
             "form": self.form,
-            "algorithms": list(self.algorithms),
-            "startup_locality": self.startup_locality,
-            "events": [event.to_json() for event in self.events],
+            "banks": list(self.algorithms),
+            "startup locality": self.startup_locality,
+            "replays to": {
+                f"{bank} {index}": value.hex()
+                for bank in self.strong
+                for index, value in sorted(self.replay(bank).items())
+            },
+            **{
+                f"event {number}": f"{event.index} {event.summary(self.strong[-1])}"
+                for number, event in enumerate(self.events, start=1)
+            },
         }
 
 

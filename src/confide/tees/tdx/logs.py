@@ -32,7 +32,6 @@ __all__ = ["appraise", "describe", "of_this_td"]
 MAX_LOGS: Final = 4
 _RTMRS: Final = 4
 _RTMR3: Final = 4  # As CCEL counts.
-_SHOWN: Final = 64
 
 
 def of_this_td(documents: Sequence[bytes]) -> tuple[EventLog, ...]:
@@ -140,7 +139,7 @@ def describe(documents: Sequence[bytes], rtmrs: Sequence[bytes]) -> list[dict[st
                     for number, value in replayed.items()
                     if number < _RTMRS
                 },
-                "events": [_brief(event) for event in log.events],
+                **{f"event {number}": _brief(event) for number, event in enumerate(log.events, start=1)},
             }
         )
     return described
@@ -152,26 +151,7 @@ def _brief(event: Event) -> str:
     The rest is the sender's word, and does not belong among claims.
     """
     digest = event.digests["sha384"].hex() if "sha384" in event.digests else "no SHA-384 digest"
-    return " ".join((f"rtmr{event.index - 1}", event.type_name, digest, *_text(event)))
-
-
-def _text(event: Event) -> tuple[str, ...]:
-    details = event.proven_details()
-    if event.type == events_of_boot.DSTACK_RUNTIME and details:
-        return str(details["name"]), _short(event.data)
-    found: list[str] = []
-    if "variable_name" in details:
-        # By its name alone another vendor's variable would pass for UEFI's.
-        found.append(f"{details['unicode_name']}-{details['variable_name']}")
-    if "variable_data" in details:
-        found.append(_short(bytes.fromhex(str(details["variable_data"]))))
-    if "string" in details:
-        found.append(str(details["string"]))
-    return tuple(found)
-
-
-def _short(data: bytes) -> str:
-    return data.hex() if len(data) <= _SHOWN else f"{len(data)} bytes"
+    return " ".join((f"rtmr{event.index - 1}", event.type_name, digest, *event.proven_line))
 
 
 def _refused(message: str, hint: str = "") -> Reason:
