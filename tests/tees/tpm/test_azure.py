@@ -337,6 +337,24 @@ def test_tpm_05_a_hardware_report_other_than_the_platforms_is_refused() -> None:
         assert tpm.azure(hardware=other.report).refusal() == [IDENTITY]
 
 
+@pytest.mark.parametrize("vmpl", [1, 2, 3])
+def test_tpm_05_a_report_that_the_guest_itself_asked_for_vouches_for_nothing(vmpl: int) -> None:
+    """Below VMPL 0 the guest chooses the report data, and could name a key of its own. No policy makes that trusted."""
+    assert tpm.azure(report={"vmpl": vmpl}).refusal() == [IDENTITY]
+
+
+@pytest.mark.parametrize("text", ["0", "AB" * 63 + "aB", "zz" * 64, "AB" * 65, "é" * 2])
+def test_user_data_that_are_no_hexadecimal_are_refused(text: str) -> None:
+    assert tpm.azure(claims={"user-data": text}).refusal()[0].startswith("malformed.")
+
+
+@pytest.mark.parametrize("text", ["", "ab" * 64, "AB" * 64, "00" * 32])
+def test_user_data_are_shown_in_either_case(text: str) -> None:
+    found = details(tpm.azure(claims={"user-data": text}).claims()).azure
+    assert found is not None
+    assert found.user_data == bytes.fromhex(text)
+
+
 def test_tpm_06_user_data_of_the_boot_report_is_no_nonce() -> None:
     """The runtime claims of boot have zeros there; freshness comes from the quote's own qualifying data only."""
     case = tpm.azure(claims={"user-data": "AB" * 64}, extra_data=b"")

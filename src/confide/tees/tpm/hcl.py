@@ -81,8 +81,8 @@ class TdxPart(Layout, size=HARDWARE_REPORT):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeClaims:
-    """What the paravisor says about its VM. ``ak`` is a SubjectPublicKeyInfo; ``user_data`` the 64 bytes that the guest last
-    wrote, zeros at boot: no nonce may be taken from there. Flags are None where the claims do not have them.
+    """What the paravisor says about its VM. ``ak`` is a SubjectPublicKeyInfo; ``user_data`` what the guest last wrote, 64
+    bytes, zeros at boot: no nonce may be taken from there. Flags are None where the claims do not have them.
     """
 
     ak: bytes
@@ -196,11 +196,10 @@ def _read_jwk(key: dict[str, Any]) -> bytes:
 
 
 def _hex(text: str) -> bytes:
-    """64 bytes in the upper case in which the paravisor writes them."""
-    if len(text) != 128 or not frozenset("0123456789ABCDEF").issuperset(text):
-        raise MalformedError(
-            "non_canonical", "user-data in the runtime claims is not 64 bytes of hexadecimal"
-        )
+    """Hexadecimal in the upper case in which the paravisor writes it, or in lower case: it is hashed as it stands, and only shown."""
+    digits = "0123456789abcdef" if text.islower() else "0123456789ABCDEF"
+    if len(text) % 2 or not frozenset(digits).issuperset(text):
+        raise MalformedError("non_canonical", "user-data in the runtime claims is not hexadecimal")
     return bytes.fromhex(text)
 
 

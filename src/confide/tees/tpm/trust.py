@@ -88,7 +88,8 @@ def find(
 def from_platform(evidence: TpmEvidence, claimed: bytes | None, platform: Claims) -> Trusted:
     """Azure's links from the hardware to the AK, all mandatory:
 
-    1. The HCL report is for this kind of hardware, and its hardware report is the platform's: same report data and measurements.
+    1. The HCL report is for this kind of hardware, and its hardware report is the platform's: same report data and measurements. An
+       SNP report was asked for at VMPL 0, where the paravisor runs: at a lower level the guest itself chooses report data.
     2. The first half of the platform's report data is SHA-256 of the runtime claims, byte for byte; the second half is zero.
     3. The runtime claims name the AK (``HCLAkPub``), in strict JSON; a key that the evidence gives is the same one.
 
@@ -113,10 +114,12 @@ def from_platform(evidence: TpmEvidence, claimed: bytes | None, platform: Claims
     for name in names:
         # A platform without one of its registers is not one that can be compared.
         same &= hmac.compare_digest(getattr(hardware, name), platform.measurements.get(name, b""))
+    if report.tee == "snp":
+        same &= getattr(platform.details, "vmpl", None) == 0
     if not same:
         raise NotGenuine(
             "identity_mismatch",
-            "the hardware report in the HCL report is not the platform's",
+            "the hardware report in the HCL report is not the platform's, or not the paravisor's",
             stage="identity",
         )
     expected = report.claims_sha256.ljust(len(platform.report_data), b"\x00")
