@@ -121,7 +121,7 @@ class Quote:
         if layout in _PROVEN:
             return ()
         return (
-            f"a quote of version {layout[0]} with a body of type {layout[1]} has not been seen on real bytes",
+            f"no sample of real hardware has shown a quote of version {layout[0]} with a body of type {layout[1]}",
         )
 
 
