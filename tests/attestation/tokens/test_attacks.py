@@ -537,3 +537,44 @@ def test_other_documents_are_not_read_as_keys() -> None:
     given = case("maa")
     other = Endorsements(documents=(EvidencePart("intel-collateral", given.signer.jwks()),))
     assert replace(given, endorsements=other).codes() == ["endorsements_missing.certificate"]
+
+
+def test_a_chain_in_the_header_is_nothing_where_only_keys_are_pinned() -> None:
+    import base64
+
+    given = case("ear")
+    header: dict[str, Any] = {"x5c": [base64.b64encode(der).decode() for der in tokens.chain(given.signer)]}
+    chained = given.changed(**header)
+    assert chained.codes() == []
+    assert replace(chained, endorsements=Endorsements()).codes() == ["endorsements_missing.certificate"]
+
+
+def test_revocation_of_a_pinned_key_is_its_pin() -> None:
+    result = replace(case("maa"), policy={"require_revocation": True}).accept()
+    (check,) = [check for check in result.claims.checks if check.name == "revocation"]
+    assert check.outcome == "passed"
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_of_several_pinned_keys_the_refusal_is_of_the_nearest(swap: bool) -> None:
+    """One pinned key is of another kind, the other of the right kind and not the signer's."""
+    given, other, near = case("ear"), Signer.of("ES384", 8), Signer.of("ES256", 8)
+    keys = [other, near] if swap else [near, other]
+    documents = tuple(EvidencePart("jwks", one.jwks()) for one in keys)
+    pinned = given.pinned(keys=[one.pin for one in keys])
+    assert replace(pinned, endorsements=Endorsements(documents=documents)).codes() == [
+        "not_genuine.bad_signature"
+    ]
+    rotated = replace(
+        pinned.pinned(keys=[one.pin for one in (*keys, given.signer)]),
+        endorsements=Endorsements(documents=(*documents, EvidencePart("jwks", given.signer.jwks()))),
+    )
+    assert rotated.codes() == []
+
+
+def test_more_endorsements_than_anybody_needs_are_refused() -> None:
+    given, chain = _chained()
+    distinct = tuple(bytes([number]) for number in range(65))
+    assert chain
+    for many in (Endorsements(certificates=distinct), Endorsements(crls=distinct)):
+        assert replace(given, endorsements=many).codes() == ["malformed.limit_exceeded"]
