@@ -96,6 +96,8 @@ def compare(
     manifests = [rim.parse(data) for data in dict.fromkeys(given)]
     measured = {one.index - 1: one.value for one in report.measurements}
     versions = {"driver": report.text("driver_version"), "vbios": report.vbios_version}
+    # Documents write LS10 where certificates write LS_10. Blackwell's firmware names the chip of its documents itself.
+    products = {product.replace("_", ""), report.text("chip_info")}
     skipped = {_NVDEC0} if report.flag("nvdec0_status") is False else set()
     chosen: list[_Verified] = []
     findings: list[Reason] = []
@@ -103,8 +105,8 @@ def compare(
         fitting = [
             one
             for one in manifests
-            if (one.kind, one.version, one.product, one.edition)
-            == (kind, versions[kind], product.replace("_", ""), report.kind.upper())
+            if (one.kind, one.version, one.edition) == (kind, versions[kind], report.kind.upper())
+            and one.product in products
         ]
         verified, refused = _verify(kind, fitting, endorsements, roots, at, require_revocation)
         if verified:
