@@ -177,6 +177,15 @@ def test_dcap_12_a_status_that_is_no_word_is_malformed(tee: str, word: object) -
 
 
 @pytest.mark.parametrize("tee", dcap.TEES)
+@pytest.mark.parametrize(
+    "advisories", [[1], [None], ["intel"], ["INTEL SA"], ["INTEL-SA-1\n"], [""], "INTEL-SA-1", [["A"]]]
+)
+def test_dcap_12_advisories_are_words(tee: str, advisories: object) -> None:
+    wrong = level(tee, ()) | {"advisoryIDs": advisories}
+    assert dcap.refused(dcap.platform(tee), collateral=levels(tee, wrong)) == ["malformed.non_canonical"]
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
 def test_dcap_12_a_status_of_platforms_is_none_of_an_enclave(tee: str) -> None:
     identity = {"identity": {"tcbLevels": [simulator.svn_level(8, "SWHardeningNeeded")]}}
     with pytest.raises(NotGenuine) as caught:

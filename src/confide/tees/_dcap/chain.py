@@ -39,7 +39,7 @@ PCK_NAME: Final = frozenset({"Intel SGX PCK Certificate"})
 PCK_CA_NAME: Final = frozenset({"Intel SGX PCK Platform CA", "Intel SGX PCK Processor CA"})
 SIGNER_NAME: Final = frozenset({"Intel SGX TCB Signing"})
 MAX_CRLS: Final = 32
-MAX_CERTIFICATES: Final = 32
+MAX_CERTIFICATES: Final = 64
 _STAGE: Final = "endorsement"
 _HINT: Final = "run `confide endorse EVIDENCE`, and give its output with --endorsements"
 
