@@ -96,6 +96,14 @@ def test_a_tdx_quote_is_asked_for_in_the_kernels_order(tmp_path: Path) -> None:
     ]
 
 
+def test_behind_an_svsm_a_report_is_asked_for_at_the_guests_own_level(tmp_path: Path) -> None:
+    """The kernel starts with level 0, which the firmware refuses to a guest that runs at level 2."""
+    with kernel.running(tmp_path, **tsm("snp", floor=2)) as machine:
+        made = snp_device(machine.root).attest(DATA)
+        assert {"do": "write", "name": "privlevel", "data": b"2".hex()} in machine.journal
+    assert snp_wire.decode_report(made.platform.data).report_data == DATA
+
+
 def test_the_privilege_level_is_written_as_text_and_counted(tmp_path: Path) -> None:
     with kernel.running(tmp_path, **tsm("snp", floor=2)) as machine:
         snp_device(machine.root, privilege=2).attest(DATA)

@@ -122,7 +122,7 @@ class ConfigfsReports:
                 entry.remove()
 
     def report(self, report_data: bytes, *, privilege: int | None = None) -> TsmReport:
-        """A report over 64 bytes, asked for at the SNP privilege level ``privilege`` (None: the kernel's own).
+        """A report over 64 bytes, asked for at the SNP privilege level ``privilege`` (None: the lowest that this guest may ask for).
 
         Raises ``enclave.bad_state``, retryable where the device was busy or another process asked at the same time.
         """
@@ -130,28 +130,29 @@ class ConfigfsReports:
             raise ConfigurationError("report_data", "report data is exactly 64 bytes")
         if privilege is not None and not 0 <= privilege <= _MAX_PRIVILEGE:
             raise ConfigurationError("privilege", "a privilege level is 0 to 3")
-        # Decimal digits, not the number's byte: the kernel reads this attribute as text.
-        options = () if privilege is None else (("privlevel", str(privilege).encode()),)
         try:
-            return self._ask(report_data, options)
+            return self._ask(report_data, privilege)
         except OSError as error:
             raise failed(error) from error
 
-    def _ask(self, report_data: bytes, options: tuple[tuple[str, bytes], ...]) -> TsmReport:
+    def _ask(self, report_data: bytes, privilege: int | None) -> TsmReport:
         entry = self.entry()
         entry.make()
         try:
+            if privilege is None:
+                privilege = _floor(entry)
             before = _generation(entry)
             entry.write("inblob", report_data)
-            for name, text in options:
-                entry.write(name, text)
+            if privilege is not None:
+                # Decimal digits, not the number's byte: the kernel reads this attribute as text.
+                entry.write("privlevel", str(privilege).encode())
             auxiliary = _optional(entry, "auxblob")
             report = entry.read("outblob")
             after = _generation(entry)
         finally:
             with suppress(OSError):
                 entry.remove()
-        if after != before + 1 + len(options):
+        if after != before + (1 if privilege is None else 2):
             raise EnclaveError(
                 "bad_state",
                 "the write of the report data was lost, or another process asked for a report at the same time",
@@ -164,6 +165,15 @@ class ConfigfsReports:
                 "bad_state", "the device returned an empty report", stage="attest", retryable=True
             )
         return TsmReport(report, auxiliary)
+
+
+def _floor(entry: TsmFiles) -> int | None:
+    """The lowest privilege level that may be asked for, where it is not the 0 that the kernel starts with.
+
+    Behind an SVSM the guest runs at a level of its own, and a report for level 0 would be refused.
+    """
+    text = _optional(entry, "privlevel_floor").strip()
+    return int(text) if text in {b"1", b"2", b"3"} else None
 
 
 def _generation(entry: TsmFiles) -> int:

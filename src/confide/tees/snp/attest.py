@@ -116,7 +116,7 @@ class GuestDevice:
 class Device:
     """An SEV-SNP guest's own device: the Attester of code that runs in a confidential VM.
 
-    ``privilege`` is the VMPL to ask for, 0 to 3; None leaves it to the kernel, which knows at which level it runs.
+    ``privilege`` is the VMPL to ask for, 0 to 3; None is the lowest that the kernel says this guest may ask for (0 by ioctl).
     """
 
     __slots__ = ("_guest", "_privilege", "_reports")
