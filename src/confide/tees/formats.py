@@ -74,6 +74,11 @@ def read(data: bytes, *, format: str = "auto") -> Evidence:  # noqa: A002 - the 
             of_dstack: Evidence = report.read(data)
             _explain_part(of_dstack.platform)
             return of_dstack
+    if format == "nvidia":
+        collected = _module("nvidia", "collected")
+        if collected.recognises(data):
+            of_gpus: Evidence = collected.read(data)
+            return of_gpus
     if format == "nitro":
         # Real documents come inside a file of dstack's, of which nothing but the document is signed or kept.
         data = _module("nitro", "wire").unframe(data)
@@ -94,6 +99,8 @@ def _recognise(data: bytes) -> str:
         return "tpm"
     if _module("tdx", "quote_report").recognises(data):
         return "tdx"
+    if _module("nvidia", "collected").recognises(data):
+        return "nvidia"
     if _is_legacy_sev(data):
         raise NotAcceptable(
             "sev_without_snp",

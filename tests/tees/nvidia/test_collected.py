@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from confide.attestation.verifier import Verifier
+from confide.tees import formats
 from confide.tees.nvidia import collected
 from support import nvidia
 from support.refusal import code_of, only_typed_errors
@@ -63,8 +64,9 @@ def test_a_real_report_in_such_a_file_is_genuine(shared: Path) -> None:
         )
     )
 
-    assert collected.recognises(data)
-    result = Verifier(nvidia.policy({"rim": "ANY"})).verify(collected.read(data), at=nvidia.AT)
+    evidence = formats.read(data)
+    assert evidence == formats.read(data, format="nvidia") == collected.read(data)
+    result = Verifier(nvidia.policy({"rim": "ANY"})).verify(evidence, at=nvidia.AT)
     assert (result.simulated, result.claims.report_data) == (False, report[4:36])
 
 
