@@ -28,7 +28,7 @@ def process(folder: Path) -> Iterator[Path]:
     if program is None:
         pytest.skip("swtpm is not installed (Debian: apt-get install swtpm)")
     folder.mkdir(exist_ok=True)
-    socket, control = folder / "tpm", folder / "control"
+    socket, control = folder / "tpm", folder / "tpm.ctrl"  # The names that tpm2-tools expect.
     command = [program, "socket", "--tpm2", "--tpmstate", f"dir={folder}", "--flags", "not-need-init"]
     command += ["--server", f"type=unixio,path={socket}", "--ctrl", f"type=unixio,path={control}"]
     started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
