@@ -42,6 +42,7 @@ class Tsm:
         self.settings = settings
         self.inblob = b""
         self.generation = 0
+        self.privilege = 0
         self.busy = int(settings.get("busy", 0))
 
     def names(self) -> dict[str, int]:
@@ -64,6 +65,8 @@ class Tsm:
         if self.busy:
             self.busy -= 1
             raise Refused(errno.EBUSY)
+        if self.privilege < self.settings.get("floor", 0):
+            raise Refused(errno.ENXIO)  # By the firmware.
         if number := self.settings.get("outblob_error"):
             raise Refused(number)
         if self.settings.get("empty"):
@@ -80,6 +83,7 @@ class Tsm:
                 self.settings.get("floor", 0) <= int(text) <= PRIVILEGES
             ):
                 raise Refused(errno.EINVAL)
+            self.privilege = int(text)
             self.generation += 1
 
     def commit(self, name: str, data: bytes) -> None:
