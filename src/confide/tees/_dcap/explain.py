@@ -25,12 +25,13 @@ _CERTIFICATION = {
 }
 
 
-def enclave(report: EnclaveReport, flags: tuple[str, ...]) -> dict[str, object]:
-    """The body of an enclave's report; ``flags`` are the names of the attributes that are set."""
+def enclave(report: EnclaveReport, flags: tuple[str, ...] | None = None) -> dict[str, object]:
+    """The body of an enclave's report; ``flags`` are the names of the attributes that are set, where the caller knows them."""
+    named = {} if flags is None else {"set": list(flags)}
     return {
         "cpusvn": report.cpusvn.hex(),
         "miscselect": f"{report.miscselect:#010x}",
-        "attributes": {"flags": f"{report.flags:#018x}", "set": list(flags), "xfrm": f"{report.xfrm:#018x}"},
+        "attributes": {"flags": f"{report.flags:#018x}", **named, "xfrm": f"{report.xfrm:#018x}"},
         "mrenclave": report.mrenclave.hex(),
         "mrsigner": report.mrsigner.hex(),
         "isvprodid": report.isvprodid,
@@ -53,8 +54,7 @@ def tree(quote: Quote, body: Mapping[str, object]) -> dict[str, object]:
         **body,
         "attestation public key": quote.attestation_key.hex(),
         "quoting enclave": {
-            # By the numbers only: what the flags mean is for the TEE that quotes enclaves.
-            **enclave(quote.qe_report, ()),
+            **enclave(quote.qe_report),
             "authentication data": quote.qe_auth_data.hex(),
         },
         "certification": {
