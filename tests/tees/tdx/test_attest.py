@@ -119,11 +119,36 @@ def test_another_answer_than_a_quote_over_the_data_is_an_error(answer: bytes) ->
     assert caught.value.code == "enclave.bad_state"
 
 
+def quoted(*registers: bytes) -> bytes:
+    """A quote over ``DATA`` with these RTMRs."""
+    made = intel_quote.unsigned("tdx", DATA)
+    values = b"".join(registers).ljust(4 * 48, b"\0")
+    return made[: 48 + 328] + values + made[48 + 328 + len(values) :]
+
+
 def test_the_boots_event_log_goes_with_the_quote_without_its_padding() -> None:
-    made = device(event_log=lambda: LOG + b"\xff" * 60_000).attest(DATA)
+    right = boot_logs.extended(bytes(4))
+    made = device(quoted(right), event_log=lambda: LOG + b"\xff" * 60_000).attest(DATA)
     assert [(part.format, part.data) for part in made.endorsements.documents] == [("event-log", LOG)]
-    for content in (b"", b"junk", LOG[:-1], boot_logs.log([(1, 5, b"", bytes(70_000))])):
-        assert device(event_log=lambda content=content: content).attest(DATA).endorsements.documents == ()
+    long = boot_logs.log([(1, 5, bytes(4), bytes(70_000))])
+    for content in (b"", b"junk", LOG[:-1], long, boot_logs.log([(1, 4, b"", b"")], ("sha256",))):
+        given = device(quoted(right), event_log=lambda content=content: content)
+        assert given.attest(DATA).endorsements.documents == ()
+
+
+def test_a_log_that_no_longer_tells_a_register_is_left_out() -> None:
+    """A kernel may extend RTMR2 after the boot, of which the firmware's log knows nothing."""
+    rows = [(1, 4, b"one", b""), (3, 4, b"two", b"")]
+    first, third = boot_logs.extended(b"one"), boot_logs.extended(b"two")
+    later = boot_logs.extended(b"two", b"three")
+
+    def documents(*registers: bytes, told: list[boot_logs.Row] = rows) -> int:
+        given = device(quoted(*registers), event_log=lambda: boot_logs.log(told))
+        return len(given.attest(DATA).endorsements.documents)
+
+    assert documents(first, bytes(48), third) == 1
+    assert documents(first, bytes(48), later) == 0
+    assert documents(first, bytes(48), third, told=[*rows, (5, 4, b"x", b"")]) == 0
 
 
 def test_what_a_guest_lacks_is_named() -> None:

@@ -16,7 +16,6 @@ from confide.attestation.attester import PlatformEvidence
 from confide.attestation.binding import REPORT_DATA_BYTES
 from confide.attestation.evidence import MAX_PART, Endorsements, EvidencePart
 from confide.errors import ConfideError, ConfigurationError, EnclaveError, MalformedError, TeeUnavailable
-from confide.tees._dcap import quote
 from confide.tees._tcg import log
 from confide.tees._tsm import device_file
 from confide.tees._tsm.registers import REGISTERS, MeasurementRegisters
@@ -24,7 +23,7 @@ from confide.tees._tsm.reports import REPORTS, ConfigfsReports, failed
 from confide.tees.tdx import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["Device", "GuestDevice"]
 
@@ -126,19 +125,27 @@ class Device:
         if len(report_data) != REPORT_DATA_BYTES:
             raise ConfigurationError("report_data", "report data is exactly 64 bytes")
         answer = self._reports.report(bytes(report_data))
-        if _report_data(answer.report) != report_data:
+        report = _decoded(answer.report)
+        if report.report_data != report_data:
             raise _other_data()
-        return PlatformEvidence(EvidencePart("tdx", answer.report), endorsements=self._log())
+        return PlatformEvidence(EvidencePart("tdx", answer.report), endorsements=self._log(report.rtmrs))
 
-    def _log(self) -> Endorsements:
-        """The log without its padding. One that cannot be read, or is too long, is left out: the quote stands without."""
+    def _log(self, rtmrs: Sequence[bytes]) -> Endorsements:
+        """The boot's log without its padding, if it still tells all of the registers that it tells of.
+
+        One that does not (since the kernel has extended a register after the boot), cannot be read, or is too long, would
+        have a good quote refused, and is left out.
+        """
         try:
             text = log.trimmed(self._event_log())
-            if len(text) > MAX_PART:
-                return Endorsements()
-            return Endorsements(documents=(EvidencePart("event-log", text),))
-        except MalformedError:
+            told = log.read(text).rtmrs()
+        except (MalformedError, ConfigurationError):
             return Endorsements()
+        if len(text) > MAX_PART or any(
+            rtmrs[number : number + 1] != (value,) for number, value in told.items()
+        ):
+            return Endorsements()
+        return Endorsements(documents=(EvidencePart("event-log", text),))
 
     def derive_key(self, label: bytes) -> bytes:  # noqa: ARG002
         """Refused: TDX gives guests no key that outlives them."""
@@ -167,11 +174,9 @@ class Device:
         self._registers.extend(register, digest)
 
 
-def _report_data(data: bytes) -> bytes:
+def _decoded(data: bytes) -> wire.TdReport10 | wire.TdReport15:
     try:
-        parts = quote.decode(data, quote.TDX)
-        layout = wire.TdReport10 if len(parts.body) == wire.TdReport10.SIZE else wire.TdReport15
-        return layout.decode(parts.body).report_data
+        return wire.decode(data)[1]
     except ConfideError as error:
         raise EnclaveError("bad_state", "the device returned what is no TDX quote", stage="attest") from error
 
