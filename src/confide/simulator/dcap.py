@@ -8,6 +8,7 @@ add the report that is quoted.
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import functools
 import hashlib
@@ -20,20 +21,34 @@ from confide.attestation.anchors import TrustAnchor
 from confide.attestation.evidence import Endorsements, EvidencePart
 from confide.crypto.issue import IssuingKey, issue, issue_crl
 from confide.crypto.x509 import Extension
+from confide.simulator.pck_extension import COMPONENTS, FMSPC, PCESVN, extension, integer, part, tagged
 from confide.tees._dcap import pck
 from confide.tees._dcap.quote import INTEL_QE_VENDOR, SGX, TDX, EnclaveReport, Header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["AT", "MODULE_SIGNER", "QE_SIGNER", "ROLES", "Platform", "extension", "pem", "sign", "time"]
+__all__ = [
+    "AT",
+    "COMPONENTS",
+    "FMSPC",
+    "MODULE_SIGNER",
+    "QE_SIGNER",
+    "Platform",
+    "components",
+    "extension",
+    "name",
+    "part",
+    "pem",
+    "point",
+    "sign",
+    "svn_level",
+    "time",
+]
 
 AT: Final = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 QE_SIGNER: Final = hashlib.sha256(b"simulated signer of quoting enclaves").digest()
 MODULE_SIGNER: Final = bytes(48)  # As on hardware: Intel's own modules have a signer of zeros.
-FMSPC: Final = bytes.fromhex("00906ed50000")
-COMPONENTS: Final = (6, 6, 2, 2, 3, 1, 0, 3) + (0,) * 8
-PCESVN: Final = 11
 
 _CA_USAGE: Final = frozenset({"key_cert_sign", "crl_sign"})
 _LEAF_USAGE: Final = frozenset({"digital_signature", "content_commitment"})
@@ -70,72 +85,12 @@ def point(key: IssuingKey) -> bytes:
 
 def pem(*certificates: bytes) -> bytes:
     """Certificates in PEM, one after another, without a newline at the end of the last one."""
-    import base64
-
     text = b""
     for der in certificates:
         body = base64.b64encode(der)
         lines = b"\n".join(body[start : start + 64] for start in range(0, len(body), 64))
         text += b"-----BEGIN CERTIFICATE-----\n" + lines + b"\n-----END CERTIFICATE-----\n"
     return text
-
-
-def _tagged(tag: int, content: bytes) -> bytes:
-    size = len(content)
-    head = bytes((tag, size)) if size < 0x80 else bytes((tag, 0x82, size >> 8, size & 0xFF))
-    if 0x80 <= size < 0x100:
-        head = bytes((tag, 0x81, size))
-    return head + content
-
-
-def _integer(value: int) -> bytes:
-    return _tagged(2, value.to_bytes(value.bit_length() // 8 + 1, "big"))
-
-
-def _oid(last: tuple[int, ...]) -> bytes:
-    # 1.2.840.113741.1.13.1 and what follows it, each number below 128.
-    return _tagged(6, bytes.fromhex("2a864886f84d010d01") + bytes(last))
-
-
-def part(last: tuple[int, ...], value: bytes) -> bytes:
-    """One named part of the extension: the numbers after its OID, and the encoded value."""
-    return _tagged(0x30, _oid(last) + value)
-
-
-def extension(
-    *,
-    ppid: bytes = b"\x11" * 16,
-    components: tuple[int, ...] = COMPONENTS,
-    pcesvn: int = PCESVN,
-    cpusvn: bytes | None = None,
-    pceid: bytes = bytes(2),
-    fmspc: bytes = FMSPC,
-    sgx_type: int = 1,
-    platform_instance_id: bytes | None = b"\x22" * 16,
-    replace: Mapping[tuple[int, ...], bytes | None] | None = None,
-    extra: tuple[bytes, ...] = (),
-    extra_tcb: tuple[bytes, ...] = (),
-) -> Extension:
-    """Intel's extension of a PCK certificate. ``replace`` sets the encoded value of a part, or leaves it out (None);
-    ``extra`` and ``extra_tcb`` add encoded parts to the whole and to its TCB.
-    """
-    changed = dict(replace or {})
-
-    def one(last: tuple[int, ...], value: bytes) -> bytes:
-        found = changed.pop(last, value)
-        return b"" if found is None else part(last, found)
-
-    tcb = b"".join(one((2, number), _integer(svn)) for number, svn in enumerate(components, start=1))
-    tcb += one((2, 17), _integer(pcesvn))
-    tcb += one((2, 18), _tagged(4, bytes(components) if cpusvn is None else cpusvn)) + b"".join(extra_tcb)
-    whole = one((1,), _tagged(4, ppid)) + one((2,), _tagged(0x30, tcb))
-    whole += one((3,), _tagged(4, pceid)) + one((4,), _tagged(4, fmspc))
-    whole += one((5,), _tagged(10, bytes((sgx_type,))))
-    if platform_instance_id is not None:
-        whole += one((6,), _tagged(4, platform_instance_id))
-        flags = b"".join(part((7, number), b"\x01\x01\xff") for number in (1, 2, 3))
-        whole += one((7,), _tagged(0x30, flags))
-    return Extension(critical=False, value=_tagged(0x30, whole + b"".join(extra)))
 
 
 def components(values: tuple[int, ...]) -> list[dict[str, int]]:
@@ -344,8 +299,8 @@ class Platform:
         """The CRL of one of the CAs, valid a month; serials are 1 root, 2 and 3 the PCK CAs, 4 the signer, 5 the PCK."""
         key_id = hashlib.sha256(self.keys[role].public_key_der).digest()[:20]
         extensions = {
-            "2.5.29.20": Extension(critical=False, value=_integer(1)),
-            "2.5.29.35": Extension(critical=False, value=_tagged(0x30, _tagged(0x80, key_id))),
+            "2.5.29.20": Extension(critical=False, value=integer(1)),
+            "2.5.29.35": Extension(critical=False, value=tagged(0x30, tagged(0x80, key_id))),
         }
         arguments: dict[str, Any] = {
             "issuer": name(role),
