@@ -6,6 +6,8 @@ from __future__ import annotations
 import base64
 import builtins
 import re
+import subprocess
+import sys
 import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -521,6 +523,16 @@ def test_without_lxml_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
         "configuration.missing_extra",
         "pip install 'confide[nvidia]'",
     )
+
+
+def test_lxml_is_loaded_by_the_first_document_and_not_before() -> None:
+    program = (
+        "import sys, confide.tees.nvidia.appraise, confide.tees.nvidia.rim as rim; before = 'lxml' in sys.modules\n"
+        "try:\n    rim.parse(b'<a/>')\nexcept Exception as error:\n    print(before, 'lxml' in sys.modules, error.code)"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert found.stdout.split() == ["False", "True", "malformed.unknown_format"]
 
 
 def test_the_answer_of_the_vendor_s_service_is_unwrapped() -> None:

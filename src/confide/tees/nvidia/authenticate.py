@@ -250,7 +250,12 @@ def _has_signed(certificate: x509.Certificate, signed: bytes, report: wire.Repor
 def _verify_signature(certificate: x509.Certificate, signed: bytes, report: wire.Report) -> None:
     """Step 3."""
     r, s = (int.from_bytes(part, "big") for part in (report.signature[:48], report.signature[48:]))
-    certificate.verify_signature(signed, r, s, curve="p384", hash_name="sha384")
+    try:
+        certificate.verify_signature(signed, r, s, curve="p384", hash_name="sha384")
+    except NotGenuine as error:
+        leaf = error.code.partition(".")[2]
+        hint = "the report was altered, or the certificates given are another device's"
+        raise NotGenuine(leaf, error.message, hint=hint) from None
 
 
 def _verify_chain(
@@ -307,6 +312,7 @@ def _check_firmware(device: endorse.DeviceCertificate, report: wire.Report) -> C
         raise NotGenuine(
             "identity_mismatch",
             "the firmware in the report is not that of the certificate whose key signed it",
+            hint="the certificates must be those that the device gave with this report: firmware updates change them",
             stage="identity",
         )
     return Check("firmware id", "passed", "the report's equals the certificate's")

@@ -57,6 +57,8 @@ _REFERENCE: Final[tuple[tuple[str, dict[str, str]], ...]] = (
     ("DigestValue", {}),
 )
 
+_FETCH: Final = "fetch the document from NVIDIA again: `confide endorse EVIDENCE` does"
+
 _DECLARATION = re.compile(rb'<\?xml version=["\']1\.0["\'](?: encoding=["\'][Uu][Tt][Ff]-8["\'])?\s*\?>\s*')
 _REFERENCES = re.compile(rb"&(?!(?:amp|lt|gt|quot|apos|#\d{1,6}|#x[0-9A-Fa-f]{1,5});)")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){1,64}", re.ASCII)
@@ -123,13 +125,18 @@ class Rim:
         """Check digest and signature under the first certificate of the document."""
         if not self.digest_matches:
             raise NotGenuine(
-                "bad_signature", "the RIM is not the document that was signed", stage="endorsement"
+                "bad_signature",
+                "the RIM is not the document that was signed",
+                hint=_FETCH,
+                stage="endorsement",
             )
         try:
             _verify(self.certificates[0].public_key_der, self.signature, self.signed_info)
         except NotGenuine as error:
             leaf = error.code.partition(".")[2]
-            raise NotGenuine(leaf, "the signature of the RIM does not verify", stage="endorsement") from None
+            raise NotGenuine(
+                leaf, "the signature of the RIM does not verify", hint=_FETCH, stage="endorsement"
+            ) from None
 
 
 @functools.lru_cache(maxsize=64)
