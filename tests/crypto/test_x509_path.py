@@ -11,6 +11,7 @@ import pytest
 
 from confide.crypto import x509
 from confide.crypto.x509_parts import Signed
+from confide.errors import NotGenuine
 from confide.wire import der
 from support import pki
 from support.der_bytes import sequence, signed
@@ -309,3 +310,15 @@ def test_usage_names_cover_the_passing_case() -> None:
     assert good.intermediate.key_usage == CA_USAGE
     assert good.leaf.key_usage == frozenset({"digital_signature"})
     assert good.root.not_before == FROM.astimezone(UTC)
+
+
+def test_ev_16_a_key_for_encryption_stands_as_leaf_only_where_one_is_asked_for() -> None:
+    ciphers = chain(leaf={"key_usage": frozenset({"key_encipherment"})})
+    assert code_of(ciphers.verify) == "not_genuine.wrong_usage"
+    asked = x509.verify_chain(
+        ciphers.leaf, [ciphers.intermediate], [ciphers.root], at=AT, usage="key_encipherment"
+    )
+    assert asked == (ciphers.leaf, ciphers.intermediate, ciphers.root)
+    signs = chain(leaf={"key_usage": frozenset({"digital_signature"})})
+    with pytest.raises(NotGenuine):
+        x509.verify_chain(signs.leaf, [signs.intermediate], [signs.root], at=AT, usage="key_encipherment")

@@ -36,12 +36,14 @@ def verify_chain(
     allowed_critical: frozenset[str] = frozenset(),
     max_depth: int = 4,
     signatures: frozenset[str] = SIGNATURES,
+    usage: str = "digital_signature",
 ) -> tuple[Certificate, ...]:
     """The path leaf, issuer, ..., root, every link and every certificate of which is valid at the aware time ``at``.
 
     Roots are compared by all their bytes, never by name; the order and repetition of ``intermediates`` do not matter;
     ``max_depth`` counts leaf and root. Extended key usage and names other than subject and issuer are not interpreted: a critical
     extension about them is refused. ``allowed_critical`` names OIDs of critical extensions that the caller handles itself.
+    ``usage`` is the key usage that a leaf which names its usages must name: the key of a TPM that decrypts has "key_encipherment".
 
     Raises ``NotGenuine``: ``no_trusted_roots`` if ``roots`` is empty; ``untrusted_root`` if the path ends elsewhere;
     ``chain_invalid`` if a link is missing, the path is too long or a path length is exceeded; ``bad_signature``,
@@ -60,7 +62,7 @@ def verify_chain(
     refusal: NotGenuine | None = None
     for path in search.paths((leaf,)):
         try:
-            _check(path, at, allowed_critical)
+            _check(path, at, allowed_critical, usage)
         except NotGenuine as error:
             refusal = refusal or error
         else:
@@ -174,14 +176,14 @@ def _as_link(error: NotGenuine, *, is_root: bool) -> NotGenuine:
     return NotGenuine(leaf, error.message, hint=error.hint, stage=_STAGE)
 
 
-def _check(path: tuple[Certificate, ...], at: datetime, allowed_critical: frozenset[str]) -> None:
+def _check(path: tuple[Certificate, ...], at: datetime, allowed_critical: frozenset[str], usage: str) -> None:
     """What each certificate of a path with good signatures must be."""
     processed = allowed_critical | {_BASIC_CONSTRAINTS, _KEY_USAGE}
     for depth, certificate in enumerate(path):
         if any(e.critical and oid not in processed for oid, e in certificate.extensions.items()):
             raise NotGenuine("wrong_usage", "a critical extension is not known here", stage=_STAGE)
         if depth == 0:
-            _check_leaf(certificate)
+            _check_leaf(certificate, usage)
         else:
             _check_issuer(certificate, below=depth - 1)
         # Raises for weak keys: that of the leaf has signed nothing yet.
@@ -193,12 +195,12 @@ def _check(path: tuple[Certificate, ...], at: datetime, allowed_critical: frozen
             raise NotGenuine("expired", "a certificate of the chain has expired", stage=_STAGE)
 
 
-def _check_leaf(leaf: Certificate) -> None:
+def _check_leaf(leaf: Certificate, usage: str) -> None:
     if leaf.is_ca:
         raise NotGenuine("wrong_usage", "a CA certificate stands where a leaf belongs", stage=_STAGE)
     # AMD's VCEKs carry no key usage at all; one that is there must allow what the key is used for.
-    if leaf.key_usage is not None and "digital_signature" not in leaf.key_usage:
-        raise NotGenuine("wrong_usage", "the leaf's key is not for signatures", stage=_STAGE)
+    if leaf.key_usage is not None and usage not in leaf.key_usage:
+        raise NotGenuine("wrong_usage", "the leaf's key is not for what it is used for", stage=_STAGE)
 
 
 def _check_issuer(issuer: Certificate, *, below: int) -> None:

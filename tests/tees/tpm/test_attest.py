@@ -214,6 +214,26 @@ def test_derived_keys_follow_the_label_and_the_pcrs(software: Tpm, device: Devic
     assert first != Device(software, event_log=None, pcrs=(4,)).derive_key(b"vault")
 
 
+def test_the_object_of_other_pcrs_can_be_made_and_gives_no_key(software: Tpm) -> None:
+    """Whoever boots another system can name the old one's policy; the TPM does not let it be satisfied."""
+    chosen = (wire.Selection("sha256", (16,)),)
+    policy = sealing._policy(software, chosen)  # noqa: SLF001 - what an attacker can compute as well
+    hmac_sha256 = bytes.fromhex("0005000b")
+    names = ("fixedTPM", "fixedParent", "sensitiveDataOrigin", "noDA", "sign")
+    template = sealing._keyed_hash(policy, public.attributes(*names), hmac_sha256)  # noqa: SLF001
+    with software.primary(client.OWNER, template) as (key, _), software.policy_session() as session:
+        software.policy_pcr(session, chosen)
+        assert len(software.hmac(key, b"data", session)) == 32
+    software.pcr_extend(16, {"sha256": bytes(32)})
+    with software.primary(client.OWNER, template) as (key, _), software.policy_session() as session:
+        software.policy_pcr(session, chosen)
+        with pytest.raises(TpmRefused) as caught:
+            software.hmac(key, b"data", session)
+    assert caught.value.response_code & 0xBF == 0x9D
+    with software.primary(client.OWNER, template) as (key, _), pytest.raises(TpmRefused):
+        software.hmac(key, b"data", 0x40000009)
+
+
 def test_derived_and_sealed_keys_survive_a_restart_into_the_same_state(tmp_path: Path) -> None:
     folder = tmp_path / "swtpm"
     with swtpm.running(folder) as first:

@@ -21,7 +21,7 @@ from confide.attestation.attester import PlatformEvidence
 from confide.attestation.evidence import MAX_PART, Endorsements, EvidencePart
 from confide.crypto import x509
 from confide.errors import ConfigurationError, EnclaveError
-from confide.tees.tpm import boot, client, hcl, public, sealing, wire
+from confide.tees.tpm import boot, client, enroll, hcl, public, sealing, wire
 from confide.tees.tpm.client import Tpm
 from confide.tees.tpm.metadata import MetadataService
 from confide.tees.tpm.transport import DeviceFile, UnixSocket
@@ -38,6 +38,7 @@ EVENT_LOG: Final = Path("/sys/kernel/security/tpm0/binary_bios_measurements")
 AZURE_REPORT: Final = 0x0140_0001
 AZURE_REPORT_DATA: Final = 0x0140_0002
 AZURE_AK: Final = 0x8100_0003
+EK_CERTIFICATE: Final = 0x01C0_0002
 GOOGLE_AKS: Final = ((0x01C1_0000, 0x01C1_0001), (0x01C1_0002, 0x01C1_0003))
 """Certificate and template of Google's AKs: RSA, then ECC."""
 
@@ -140,6 +141,25 @@ class Device:
         with self._key() as key:
             return hashlib.sha256(public.decode_public(key.area or b"").spki()).digest()
 
+    def enrollment(self) -> enroll.Enrollment:
+        """What an owner needs to challenge this TPM: its endorsement key with the certificate in NV index 0x01c00002, and its AK."""
+        with self._tpm.primary(client.ENDORSEMENT, enroll.ek_template()) as (_, ek), self._key() as key:
+            if key.area is None:
+                raise EnclaveError("bad_state", "the TPM gives no attestation key", stage="attest")
+            index = self._tpm.nv_public(EK_CERTIFICATE)
+            certificates = () if index is None else (_certificate(self._tpm.nv_read(index)),)
+            return enroll.Enrollment(ek, key.area, certificates)
+
+    def activate(self, credential: tuple[bytes, bytes]) -> bytes:
+        """The answer to a challenge: the secret, if it was encrypted to this TPM's endorsement key for its AK's name."""
+        with (
+            self._tpm.primary(client.ENDORSEMENT, enroll.ek_template()) as (ek, _),
+            self._key() as key,
+            self._tpm.policy_session() as session,
+        ):
+            self._tpm.policy_secret(session, client.ENDORSEMENT)
+            return self._tpm.activate_credential(key.handle, ek, session, credential)
+
     def derive_key(self, label: bytes) -> bytes:
         """32 bytes for ``label`` that only this TPM gives, while its PCRs are those of this boot (``sealing.derive_key``)."""
         return sealing.derive_key(self._tpm, label, self._pcrs)
@@ -220,7 +240,7 @@ class Device:
             found = [self._tpm.nv_public(index) for index in (certificate, template)]
             if found[0] is not None and found[1] is not None:
                 der, area = self._tpm.nv_read(found[0]), self._tpm.nv_read(found[1])
-                return area, (x509.Certificate.from_der(der).der,)
+                return area, (_certificate(der),)
         return None
 
     def _documents(self) -> tuple[EvidencePart, ...]:
@@ -233,3 +253,10 @@ class Device:
         except OSError:
             return ()
         return (EvidencePart(boot.DOCUMENT, data),) if 0 < len(data) <= MAX_PART else ()
+
+
+def _certificate(data: bytes) -> bytes:
+    """The certificate at the start of an index, which may be larger: its DER says how long it is."""
+    if len(data) > 4 and data[:2] == b"\x30\x82":
+        data = data[: 4 + int.from_bytes(data[2:4], "big")]
+    return x509.Certificate.from_der(data).der

@@ -51,7 +51,6 @@ _CODES: Final = {
     "Quote": 0x158,
     "Unseal": 0x15E,
     "FlushContext": 0x165,
-    "MakeCredential": 0x168,
     "NV_ReadPublic": 0x169,
     "ReadPublic": 0x173,
     "StartAuthSession": 0x176,
@@ -315,6 +314,27 @@ class Tpm:
     def policy_digest(self, session: int) -> bytes:
         """The digest of what a session has satisfied, 32 bytes."""
         return wire.take_sized(self.command("PolicyGetDigest", handles=(session,)), 64, "a policy")
+
+    def policy_secret(self, session: int, entity: int) -> None:
+        """Satisfy a policy that asks for the authorization of ``entity``, which is empty."""
+        self.command(
+            "PolicySecret",
+            handles=(entity, session),
+            parameters=_u16(0) + _u16(0) + _u16(0) + _u32(0),
+            authorizations=((_PASSWORD, b""),),
+        )
+
+    def activate_credential(
+        self, key: int, parent: int, session: int, credential: tuple[bytes, bytes]
+    ) -> bytes:
+        """The secret in a credential for the name of ``key``, encrypted to ``parent``, which a policy session authorizes."""
+        cursor = self.command(
+            "ActivateCredential",
+            handles=(key, parent),
+            parameters=wire.sized(credential[0]) + wire.sized(credential[1]),
+            authorizations=((_PASSWORD, b""), (session, b"")),
+        )
+        return wire.take_sized(cursor, 64, "a secret")
 
     def hmac(self, key: int, data: bytes, session: int) -> bytes:
         """HMAC-SHA-256 of up to 1024 bytes under a keyed-hash object, authorized by a policy session."""
