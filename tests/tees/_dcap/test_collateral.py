@@ -527,3 +527,22 @@ def test_the_pck_certificate_may_come_in_the_document(tee: str) -> None:
 
     claims = dcap.accepted(made, certification=(1, bytes(34)), collateral={"document": document})
     assert claims.tee == tee
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+def test_of_several_documents_none_of_which_serves_the_nearest_one_is_spoken_of(tee: str) -> None:
+    """A folder of everybody's collateral must not hide that this platform's own is out of date."""
+    made = dcap.platform(tee)
+    past = {"nextUpdate": simulator.time(dcap.AT - SECOND)}
+    other_tee = dcap.platform("tdx").tcb_info() | {"id": "SGX" if tee == "tdx" else "TDX"}
+    given = [
+        made.collateral(texts={"tcb_info": json.dumps(other_tee)}, identity={"id": "QVE"}),
+        made.collateral(tcb_info={"fmspc": "00806f050000"}),
+        made.collateral(tcb_info=past, identity=past),
+    ]
+    for order in (given, given[::-1]):
+        documents = tuple(EvidencePart("intel-collateral", one) for one in order)
+        endorsements = Endorsements(documents=documents)
+        found = dcap.judged(tee, made.quote(dcap.REPORT_DATA), endorsements, (made.anchor,))
+        # The second document's identity is good; its TCB info is for another platform.
+        assert found == ["endorsements_missing.collateral_expired"]
