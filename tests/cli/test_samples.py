@@ -147,7 +147,7 @@ def test_each_sample_gets_its_documented_verdict(
 def test_every_raw_file_can_be_inspected(confide: Confide, shared: Path) -> None:
     folder = shared / "evidence"
     for sample in {one.file: one for one in SAMPLES}.values():
-        if sample.reason == "malformed.trailing_data":
+        if sample.reason is not None and sample.reason.startswith("malformed."):
             continue
         answer = confide("inspect", folder / sample.file, "--json")
 
