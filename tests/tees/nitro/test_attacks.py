@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -364,9 +364,20 @@ def test_nit_08_a_clock_that_is_five_minutes_ahead_is_admitted() -> None:
 
 
 def test_nit_08_a_time_outside_the_life_of_the_documents_own_certificate_is_refused() -> None:
-    before = nitro.document(timestamp=int((AT - timedelta(hours=1)).timestamp() * 1000))
+    begin, end = AT - timedelta(seconds=3), AT + timedelta(hours=3)
 
-    assert nitro.refused(before) == ["not_genuine.chain_invalid"]
+    def signed(at: datetime) -> bytes:
+        return nitro.document(timestamp=int(at.timestamp() * 1000))
+
+    assert nitro.claims(signed(begin - timedelta(minutes=5)))
+    assert nitro.refused(signed(begin - timedelta(minutes=5, seconds=1))) == ["not_genuine.chain_invalid"]
+    # After its end the certificate is expired in any case; that the document lies outside, too, is said besides.
+    later = AT + timedelta(days=1)
+    assert nitro.refused(signed(end + timedelta(minutes=5)), at=later) == ["not_genuine.expired"]
+    assert nitro.refused(signed(end + timedelta(minutes=5, seconds=1)), at=later) == [
+        "not_genuine.expired",
+        "not_genuine.chain_invalid",
+    ]
 
 
 @pytest.mark.parametrize("name", ["nonce", "public_key", "user_data"])

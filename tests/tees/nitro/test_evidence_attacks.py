@@ -17,7 +17,7 @@ from confide.crypto.issue import IssuingKey, issue
 from confide.crypto.signing import CURVES
 from confide.crypto.x509 import Extension
 from confide.errors import ConfigurationError, NotAcceptable, NotGenuine
-from confide.simulator.nitro import AT, Platform, Raw, encode_fields
+from confide.simulator.nitro import AT, Platform, Raw, encode_fields, name
 from confide.tees.nitro import authenticate, endorse, wire
 from confide.wire import cbor
 from support import nitro
@@ -349,6 +349,44 @@ def test_ev_20_a_list_out_of_date_clears_nothing() -> None:
     ]
 
 
+def test_ev_20_every_list_that_is_out_of_date_counts() -> None:
+    data, platform = nitro.document(), nitro.platform()
+    old = platform.crl("regional", next_update=AT - timedelta(seconds=1))
+    crls = Endorsements(crls=(platform.crl("root"), old))
+
+    assert nitro.refused(data, endorsements=crls, require_revocation=True) == [
+        "endorsements_missing.crl_expired"
+    ]
+
+
+def test_ev_20_where_no_certificate_names_a_list_one_is_asked_for_each_ca() -> None:
+    platform = Platform.create(
+        seed=1, certificates={role: {"extensions": {}} for role in ("regional", "zonal")}
+    )
+    data = platform.document(nitro.REPORT_DATA)
+    two = Endorsements(crls=(platform.crl("root"), platform.crl("regional")))
+    three = Endorsements(crls=(*two.crls, platform.crl("zonal")))
+    four = Endorsements(crls=(*three.crls, platform.crl("instance")))
+
+    assert nitro.refused(data, platform, endorsements=two, require_revocation=True) == [
+        "endorsements_missing.crl"
+    ]
+    found = nitro.claims(data, platform, endorsements=three, require_revocation=True)
+    assert [check.outcome for check in found.checks if check.name == "revocation"] == ["passed"]
+    # The CA of an instance may not sign lists.
+    assert nitro.refused(data, platform, endorsements=four) == ["not_genuine.wrong_usage"]
+
+
+def test_ev_20_a_document_right_below_the_root_has_no_ca_to_revoke() -> None:
+    root = nitro.platform().chain[0]
+    leaf = Platform.create(seed=1, certificates={"leaf": {"signing_key": root.key, "issuer": name("root")}})
+    data = leaf.document(nitro.REPORT_DATA)
+
+    found = nitro.claims(data, leaf)
+    assert [check.outcome for check in found.checks if check.name == "revocation"] == ["not checked"]
+    assert nitro.refused(data, leaf, require_revocation=True) == ["endorsements_missing.crl"]
+
+
 def test_ev_20_a_list_of_another_key_is_refused_and_of_another_issuer_passed_over() -> None:
     data, platform, stranger = nitro.document(), nitro.platform(), Platform.create(seed=2)
     forged = Endorsements(crls=(stranger.crl("root"),))
@@ -356,6 +394,7 @@ def test_ev_20_a_list_of_another_key_is_refused_and_of_another_issuer_passed_ove
 
     assert nitro.refused(data, endorsements=forged) == ["not_genuine.bad_signature"]
     assert nitro.refused(data, endorsements=foreign, require_revocation=True) == ["endorsements_missing.crl"]
+    assert nitro.claims(data, endorsements=Endorsements(crls=(platform.crl("root"),) * 32))
     assert nitro.refused(data, endorsements=Endorsements(crls=(platform.crl("root"),) * 33)) == [
         "malformed.limit_exceeded"
     ]
