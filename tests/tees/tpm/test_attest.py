@@ -217,10 +217,10 @@ def test_derived_keys_follow_the_label_and_the_pcrs(software: Tpm, device: Devic
 def test_the_object_of_other_pcrs_can_be_made_and_gives_no_key(software: Tpm) -> None:
     """Whoever boots another system can name the old one's policy; the TPM does not let it be satisfied."""
     chosen = (wire.Selection("sha256", (16,)),)
-    policy = sealing._policy(software, chosen)  # noqa: SLF001 - what an attacker can compute as well
+    policy = sealing._policy(software, chosen)
     hmac_sha256 = bytes.fromhex("0005000b")
     names = ("fixedTPM", "fixedParent", "sensitiveDataOrigin", "noDA", "sign")
-    template = sealing._keyed_hash(policy, public.attributes(*names), hmac_sha256)  # noqa: SLF001
+    template = sealing._keyed_hash(policy, public.attributes(*names), hmac_sha256)
     with software.primary(client.OWNER, template) as (key, _), software.policy_session() as session:
         software.policy_pcr(session, chosen)
         assert len(software.hmac(key, b"data", session)) == 32
