@@ -129,6 +129,26 @@ def test_a_maps_order_does_not_matter_when_reading() -> None:
     assert registers(data) == {"measurement": (A,)}
 
 
+@pytest.mark.parametrize("wrap", [lambda raw: raw, lambda raw: Tagged(37, raw)])
+def test_an_id_may_be_a_uuid(wrap: Any) -> None:
+    (one,) = corim.read(document([SNP, [MEASUREMENT]], _0=wrap(bytes(range(16)))))
+    assert one.origin == "CoRIM 000102030405060708090a0b0c0d0e0f, CoMID tag"
+    assert code_of(corim.read, document([SNP, [MEASUREMENT]], _0=wrap(bytes(15)))) == NON_CANONICAL
+
+
+@pytest.mark.parametrize(
+    "environment", [{1: Tagged(560, bytes(64))}, {0: 1}, {0: {}}, {0: {0: Tagged(37, bytes(16))}}]
+)
+def test_an_environment_of_no_known_class_is_passed_over(environment: Any) -> None:
+    assert registers(
+        document(
+            [environment, [{1: {1: 1}}]],
+            _0="a",
+            _1=[comid({0: [[environment, [{1: {1: 1}}]], [SNP, [MEASUREMENT]]]})],
+        )
+    ) == {"measurement": (A,)}
+
+
 # What would be weaker than what is written, or is ambiguous, is refused.
 
 

@@ -382,6 +382,10 @@ def test_a_cwt_with_claims_by_name_or_of_other_types_is_refused(change: dict[Any
     assert code_of(ear.from_cbor, cbor.encode(payload | change)) == NON_CANONICAL
 
 
+def test_a_payload_that_is_no_map_is_refused() -> None:
+    assert code_of(ear.from_cbor, cbor.encode([1])) == UNKNOWN
+
+
 _ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-300, 300) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
