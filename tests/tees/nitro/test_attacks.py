@@ -338,6 +338,10 @@ def test_nit_07_in_an_archive_the_certificate_is_valid_when_the_document_was_sig
     late = nitro.document(timestamp=int((AT + timedelta(hours=3, seconds=1)).timestamp() * 1000))
 
     assert nitro.refused(late, anchors=(archival,), at=AT + timedelta(days=1)) == ["not_genuine.expired"]
+    # Of two kinds of roots, the refusal of the one that the chain leads to is told.
+    stranger = Platform.create(seed=2).anchor
+    for anchors in ((archival, stranger), (stranger, archival)):
+        assert nitro.refused(late, anchors=anchors, at=AT + timedelta(days=1)) == ["not_genuine.expired"]
 
 
 @pytest.mark.parametrize(
