@@ -53,7 +53,7 @@ def _openssl_speed() -> float | None:
         check=True,
         timeout=60,
     ).stdout
-    # "+F4:index:bits:signatures a second:verifications a second"
+    # A line of its machine-readable form has the key's index and bits, then signatures and verifications a second.
     found = re.search(r"^\+F4:\d+:384:[^:]+:([0-9.]+)$", printed, re.MULTILINE)
     return None if found is None else float(found[1])
 
