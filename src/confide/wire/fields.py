@@ -114,7 +114,11 @@ class Fields:
                 "limit_exceeded", f"{self._what}: {self._name(key)} is longer than {max_length} bytes"
             )
         allowed = "\t\n" if multiline else ""
-        if any(unicodedata.category(c) in {"Cc", "Cs"} and c not in allowed for c in value):
+        # No control character is printable, so that of most texts not every character has to be asked for its category.
+        plain = value.replace("\t", "").replace("\n", "") if multiline else value
+        if not plain.isprintable() and any(
+            unicodedata.category(c) in {"Cc", "Cs"} and c not in allowed for c in value
+        ):
             raise self._refuse("non_canonical", f"{self._what}: {self._name(key)} has control characters")
         return value
 
