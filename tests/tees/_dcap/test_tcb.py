@@ -262,3 +262,32 @@ def test_no_relaunch_is_advised_while_the_quoting_enclave_is_old() -> None:
 def test_a_running_module_of_an_unknown_version_is_refused() -> None:
     body = {"tee_tcb_svn": OLD, "tee_tcb_svn_2": bytes((9, 9, 6)) + bytes(13)}
     assert dcap.refused(dcap.platform("tdx"), version=5, body=body) == ["not_genuine.identity_mismatch"]
+
+
+@pytest.mark.parametrize(
+    ("merged", "by_certificate", "module", "expected"),
+    [
+        ("OutOfDate", "UpToDate", "OutOfDate", "TDRelaunchAdvised"),
+        ("OutOfDate", "ConfigurationNeeded", "OutOfDate", "TDRelaunchAdvisedConfigurationNeeded"),
+        ("OutOfDateConfigurationNeeded", "UpToDate", "OutOfDate", "TDRelaunchAdvisedConfigurationNeeded"),
+        ("OutOfDate", "UpToDate", "UpToDate", "OutOfDate"),
+        ("OutOfDate", "UpToDate", None, "OutOfDate"),
+        ("OutOfDate", "OutOfDate", "OutOfDate", "OutOfDate"),
+        ("UpToDate", "UpToDate", "OutOfDate", "UpToDate"),
+    ],
+)
+def test_a_relaunch_is_advised_where_platform_and_components_tell_different_stories(
+    merged: str, by_certificate: str, module: str | None, expected: str
+) -> None:
+    newest = tcb.PlatformLevel(
+        simulator.COMPONENTS, 11, (5, 0, 6, *(0,) * 13), tcb.TcbEvaluation("UpToDate", WHEN)
+    )
+    found = tcb.relaunch(
+        merged,
+        by_certificate=by_certificate,
+        module=module,
+        tee_tcb_svn_2=NEW,
+        newest=newest,
+        newest_module_svn=5,
+    )
+    assert found == expected
