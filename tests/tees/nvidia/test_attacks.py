@@ -592,6 +592,15 @@ def test_gpu_04_the_certificates_of_another_gpu_are_refused() -> None:
     assert nvidia.codes(case) == ["not_genuine.bad_signature"]
 
 
+def test_gpu_04_of_several_devices_certificates_none_may_have_signed() -> None:
+    others = [nvidia.device(serial=0x41AB_0000_0000_0000_90 + index) for index in range(3)]
+    certificates = tuple(der for other in others for der in other.certificates)
+
+    assert nvidia.codes(nvidia.case(certificates=certificates)) == ["not_genuine.bad_signature"]
+    with_own = (*certificates, *nvidia.device().certificates)
+    assert nvidia.verify(nvidia.case(certificates=with_own)).tier.name == "AFFIRMING"
+
+
 def test_gpu_04_firmware_that_is_not_the_certificate_s_is_refused() -> None:
     case = nvidia.case(fields={"fwid": bytes(48)})
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -180,3 +181,26 @@ def test_the_simulator_s_evidence_is_simulated() -> None:
 
     assert nvidia.codes(case, anchors=(case.platform.anchor,)) == ["not_acceptable.simulated"]
     assert isinstance(case.platform.evidence(nvidia.NONCE)[1], Endorsements)
+
+
+def test_a_comparison_is_complete_only_if_nothing_is_missing_different_or_contradictory() -> None:
+    device = nvidia.device()
+    both = device.manifests()
+    conflict = replace(both["driver"], golden={**both["driver"].golden, 0: (device.measurements[0],)})
+    silent = {kind: replace(one, inactive=tuple(one.golden)) for kind, one in both.items()}
+
+    def outcome(case: nvidia.Case) -> tuple[bool, str]:
+        result = nvidia.verify(case, {"rim": "ANY"})
+        shown: Any = result.to_json()["claims"]
+        checks = {check.name: check.outcome for check in result.claims.checks}
+        return shown["rim"]["complete"], checks["rim"]
+
+    assert outcome(nvidia.case()) == (True, "passed")
+    for case in (
+        nvidia.case(manifests={"driver": both["driver"]}),
+        nvidia.case(measurements={7: b"\x01" * 48}),
+        nvidia.case(manifests={**both, "driver": conflict}),
+        nvidia.case(manifests=silent),
+        nvidia.case(manifests={}),
+    ):
+        assert outcome(case) == (False, "not checked")
