@@ -276,7 +276,7 @@ def test_ear_04_a_required_submodule_that_is_missing_is_refused() -> None:
     }
     given = tokens.case("ear").pinned(claims=pins)
     assert given.codes() == ["not_acceptable.attributes"]
-    both = {"cpu": tokens.EAR["submods"]["cpu"], "gpu0": tokens.EAR["submods"]["cpu"]}  # type: ignore[index]
+    both = {"cpu": tokens.EAR["submods"]["cpu"], "gpu0": tokens.EAR["submods"]["cpu"]}
     assert given.changed("submods", both).codes() == []
 
 

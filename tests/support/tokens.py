@@ -111,7 +111,7 @@ class Signer:
         return json.dumps({"keys": [self.jwk(**more)]}).encode()
 
 
-EAR = {
+EAR: dict[str, Any] = {
     "eat_profile": "tag:ietf.org,2026:rats/ear#03",
     "iss": "https://verifier.example",
     "aud": "https://me.example",
@@ -128,7 +128,7 @@ EAR = {
         }
     },
 }
-GPU = {
+GPU: dict[str, Any] = {
     "iss": "https://nras.attestation.nvidia.com",
     "iat": NOW - 10,
     "nbf": NOW - 10,
@@ -163,7 +163,7 @@ GPU = {
         for name in ("attestation-report", "driver-rim", "vbios-rim")
     },
 }
-OVERALL = {
+OVERALL: dict[str, Any] = {
     "iss": "https://nras.attestation.nvidia.com",
     "sub": "NVIDIA-PLATFORM-ATTESTATION",
     "iat": NOW - 10,
@@ -173,7 +173,7 @@ OVERALL = {
     "x-nvidia-ver": "3.0",
     "x-nvidia-overall-att-result": True,
 }
-GOOGLE = {
+GOOGLE: dict[str, Any] = {
     "aud": "https://me.example",
     "iss": "https://confidentialcomputing.googleapis.com",
     "iat": NOW - 10,
@@ -191,7 +191,7 @@ GOOGLE = {
     "tdx": {"gcp_attester_tcb_status": "UpToDate"},
 }
 SNP_REPORT_DATA = bytes(range(64))
-MAA = {
+MAA: dict[str, Any] = {
     "iss": "https://sharedeus.eus.attest.azure.net",
     "iat": NOW - 10,
     "nbf": NOW - 10,
@@ -202,7 +202,7 @@ MAA = {
     "x-ms-sevsnpvm-launchmeasurement": "cd" * 48,
     "x-ms-sevsnpvm-reportdata": SNP_REPORT_DATA.hex(),
 }
-ITA = {
+ITA: dict[str, Any] = {
     "iss": "https://portal.trustauthority.intel.com",
     "iat": NOW - 10,
     "nbf": NOW - 10,
