@@ -66,6 +66,7 @@ def seeds() -> dict[str, dict[str, bytes]]:
     found["endorsements"]["certificates"] = Endorsements((b"certificate",), (b"crl",)).encode()
     found["endorsements"]["document"] = Endorsements(documents=(EvidencePart("ocsp", b"x"),)).encode()
     _words(found)
+    _found(found)
     return found
 
 
@@ -99,6 +100,14 @@ def _logs_and_statuses(found: dict[str, dict[str, bytes]]) -> None:
     found["event_log"]["banks"] = boot_logs.log(rows, ("sha256", "sha384"))
     for number, part in enumerate(nvidia.Platform.create().ocsp(AT)[:2]):
         found["ocsp"][f"nvidia-{number}"] = part.data
+
+
+def _found(found: dict[str, dict[str, bytes]]) -> None:
+    """What the fuzzer once found, each of which is refused since then."""
+    document = found["nvidia_rim"]["nvidia-0"]
+    found["nvidia_rim"]["refused-namespace"] = document.replace(
+        b"<SoftwareIdentity", b'<SoftwareIdentity xmlns:x="a"', 1
+    )
 
 
 def _documents(found: dict[str, dict[str, bytes]], tee: str, endorsements: Endorsements) -> None:

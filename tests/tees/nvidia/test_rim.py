@@ -180,17 +180,13 @@ def test_a_comment_that_canonical_xml_leaves_out_cannot_split_a_value() -> None:
 
 
 @pytest.mark.parametrize("name", ["a", "../a", "?", "#", "//host"])
-@pytest.mark.parametrize("element", ["<Payload", "<SoftwareIdentity", "<Meta"])
+@pytest.mark.parametrize("element", ["<SoftwareIdentity", "<ns0:Payload", "<ns0:Meta"])
 def test_a_namespace_for_which_canonical_xml_has_no_form_is_refused(element: str, name: str) -> None:
     """Found by the fuzzer: a relative namespace parses, and then fails where the document is written anew."""
     data = document()
     assert verdict(data) == ""
 
-    found = verdict(edited(element, f'{element} xmlns:x="{name}"', data))
-
-    assert found in {"malformed.non_canonical", "not_genuine.bad_signature"}
-    if name == "a":
-        assert found == "malformed.non_canonical"
+    assert verdict(edited(element, f'{element} xmlns:x="{name}"', data)) == "malformed.non_canonical"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-7", "latin-1"])

@@ -14,6 +14,7 @@ and a document that has one is refused.
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import re
@@ -227,7 +228,7 @@ def _read(etree: Any, data: bytes) -> Any:
     )
     try:
         root = etree.fromstring(body, parser)
-    except (etree.XMLSyntaxError, ValueError):
+    except (etree.LxmlError, ValueError):
         root = None
     if root is None:
         raise _refuse("not well-formed XML")
@@ -257,9 +258,13 @@ def _check_tree(root: Any) -> None:
 
 
 def _canonical(etree: Any, element: Any) -> bytes:
-    made: bytes = etree.tostring(
-        element, method="c14n", exclusive=False, with_comments=False, with_tail=False
-    )
+    made: bytes | None = None
+    with contextlib.suppress(
+        etree.LxmlError, ValueError
+    ):  # Canonical XML has no form for a relative namespace.
+        made = etree.tostring(element, method="c14n", exclusive=False, with_comments=False, with_tail=False)
+    if made is None:
+        raise _refuse("XML that has no canonical form")
     return made
 
 
