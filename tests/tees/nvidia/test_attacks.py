@@ -721,6 +721,18 @@ def test_gpu_04_a_response_that_is_none_is_malformed() -> None:
     assert nvidia.codes(case) == ["malformed.unknown_format"]
 
 
+@pytest.mark.parametrize(("kind", "most"), [("nvidia-rim", 32), ("ocsp", 64)])
+def test_ev_14_more_documents_than_a_device_has_are_refused_unread(kind: str, most: int) -> None:
+    case = nvidia.case()
+    documents = tuple(EvidencePart(kind, b"\x00" * (1 + index)) for index in range(most + 1))
+
+    assert nvidia.codes(replace(case, documents=documents)) == ["malformed.limit_exceeded"]
+    assert nvidia.codes(replace(case, documents=documents[:most]))[0] in {
+        "malformed.non_canonical",
+        "malformed.truncated",
+    }
+
+
 # GPU-06: which devices, and how many
 
 
