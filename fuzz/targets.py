@@ -57,10 +57,14 @@ class Target:
     ascii: bool = False
 
 
-def _all(*functions: Callable[[bytes], object]) -> Callable[[bytes], object]:
-    """Each of them in turn, whatever the others make of the bytes; refused if all of them refuse."""
+def _all(
+    *functions: Callable[[bytes], object], also: Callable[[bytes], object] | None = None
+) -> Callable[[bytes], object]:
+    """Each of them in turn, whatever the others make of the bytes; refused if all of them refuse. ``also`` has no say in it."""
 
     def run(data: bytes) -> object:
+        if also is not None:
+            also(data)
         refusals: list[ConfideError] = []
         for function in functions:
             try:
@@ -232,7 +236,7 @@ _VERIFIER: Final = Verifier(
 
 TARGETS: Final[dict[str, Target]] = {
     "any": Target(_any, 8192),
-    "azure": Target(_all(azure.read_azure, azure.recognises), 16384, ascii=True),
+    "azure": Target(_all(azure.read_azure, also=azure.recognises), 16384, ascii=True),
     "bundle": Target(_bundle, 8192),
     "cache": Target(_cached),
     "cbor": Target(_cbor),
@@ -263,24 +267,24 @@ TARGETS: Final[dict[str, Target]] = {
     "key_material": Target(_key_material),
     "nitro": Target(
         _all(
-            nitro.recognises,
             nitro.explain,
             lambda data: nitro.decode_document(nitro.unframe(data)),
             _part("nitro"),
+            also=nitro.recognises,
         ),
         16384,
     ),
-    "nvidia": Target(_all(nvidia.recognises, nvidia.explain, nvidia_endorse.urls), 8192),
-    "nvidia_rim": Target(_all(rim.recognises, rim.parse), 32768, ascii=True),
+    "nvidia": Target(_all(nvidia.explain, nvidia_endorse.urls, also=nvidia.recognises), 8192),
+    "nvidia_rim": Target(_all(rim.parse, also=rim.recognises), 32768, ascii=True),
     "ocsp": Target(ocsp.Response.from_der),
     "pcs": Target(_all(_service, _next_update, nvidia_endorse.read_rim_answer), ascii=True),
     "pem": Target(
         _all(_pem, lambda data: pem.blocks(data, "CERTIFICATE", max_size=4096, max_count=8)), 8192, ascii=True
     ),
     "policy": Target(_policy, ascii=True),
-    "quote_sgx": Target(_all(sgx.recognises, sgx.explain, sgx_endorse.urls, _part("sgx")), 8192),
-    "quote_tdx": Target(_all(tdx.recognises, tdx.explain, tdx_endorse.urls, _part("tdx")), 8192),
+    "quote_sgx": Target(_all(sgx.explain, sgx_endorse.urls, _part("sgx"), also=sgx.recognises), 8192),
+    "quote_tdx": Target(_all(tdx.explain, tdx_endorse.urls, _part("tdx"), also=tdx.recognises), 8192),
     "snp": Target(_all(_snp, snp.decode_report_response, _part("snp")), 4096),
-    "token": Target(_all(token.recognises, token.decode, token.explain), 8192, ascii=True),
-    "tpm": Target(_all(tpm.recognises, tpm.explain, tpm.decode_attest, tpm.decode_signature), 8192),
+    "token": Target(_all(token.decode, token.explain, also=token.recognises), 8192, ascii=True),
+    "tpm": Target(_all(tpm.explain, tpm.decode_attest, tpm.decode_signature, also=tpm.recognises), 8192),
 }
