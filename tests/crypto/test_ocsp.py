@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,23 @@ def test_ev_20_a_response_about_another_certificate_says_nothing_about_this_one(
     # The same name with another key.
     assert verdict(response(issuer=twin.der)) == "endorsements_missing.ocsp"
     assert verdict(response(serial=ISSUER.serial), certificate=ISSUER) == "endorsements_missing.ocsp"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"issuer_name_hash": bytes(48)},
+        {"issuer_key_hash": bytes(48)},
+        {"serial": LEAF.serial + 1},
+        {"hash_name": "sha512"},
+    ],
+)
+def test_ev_20_every_part_of_a_certificate_s_name_in_a_response_counts(change: dict[str, Any]) -> None:
+    entry = ocsp.Response.from_der(response()).entries[0]
+
+    assert entry.names(LEAF, ISSUER)
+    assert not dataclasses.replace(entry, **change).names(LEAF, ISSUER)
+    assert not entry.names(LEAF, CHAIN.root)
 
 
 def test_ev_20_a_response_signed_by_another_key_is_refused() -> None:
