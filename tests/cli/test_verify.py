@@ -260,6 +260,45 @@ def test_endorse_asks_once_a_day_and_writes_one_file_where_there_is_more_than_ce
     assert len(log) == 8
     assert written[0] == written[1] == written[2]
 
+    file, accepting = tmp_path / "endorsements.cbor", tmp_path / "tdx.toml"
+    file.write_bytes(written[0])
+    accepting.write_text('tees = ["tdx"]\n[reference.tdx]\nmrtd = "ANY"\n')
+    asked = (
+        "verify",
+        folder / "v4-uptodate.quote.bin",
+        "--policy",
+        accepting,
+        "--at",
+        "2025-06-19T12:00:00Z",
+    )
+    assert confide(*asked).code == 5
+    assert confide(*asked, "--endorsements", file).code == 0
+
+
+def test_endorse_asks_about_a_gpus_chain_that_is_given_beside_the_report(
+    confide: Confide, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shared / "evidence" / "nvidia"
+    name = "hopper-550.90.07-full"
+    monkeypatch.setattr(fetch, "ask", vendors.nvidia(folder))
+    written: list[bytes] = []
+    monkeypatch.setattr(output, "data_bytes", written.append)
+
+    answer = confide("endorse", folder / f"{name}.report.bin", "--endorsements", folder / f"{name}.chain.pem")
+
+    assert answer.code == 0, answer.err
+    assert "asking rim.attestation.nvidia.com" in answer.err
+    assert "asking ocsp.ndis.nvidia.com" in answer.err
+    kinds = [part.format for part in Endorsements.decode(written[0]).documents]
+    assert kinds == ["nvidia-rim"] * 2 + ["ocsp"] * 7
+    file, accepting = tmp_path / "endorsements.cbor", tmp_path / "gpu.toml"
+    file.write_bytes(written[0])
+    accepting.write_text('tees = ["nvidia"]\n[reference.nvidia]\nrim = "required"\n')
+    asked = ("verify", folder / f"{name}.report.bin", "--policy", accepting, "--at", "2025-10-24T12:00:00Z")
+    beside = ("--endorsements", folder / f"{name}.chain.pem")
+    assert confide(*asked, *beside).code == 5
+    assert confide(*asked, *beside, "--endorsements", file).code == 0
+
 
 def test_the_answer_of_the_ioctl_can_be_named_as_the_hint_says(
     confide: Confide, shared: Path, tmp_path: Path

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -13,12 +14,14 @@ from support import vendor_service
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from http.server import BaseHTTPRequestHandler
+    from pathlib import Path
 
     import pytest
 
     from confide.tees.fetch import Ask
 
 Page = tuple[bytes, dict[str, str]]
+RIMS = ("NV_GPU_DRIVER_GH100_550.90.07", "NV_GPU_VBIOS_1010_0200_882_96009F0001")
 HOSTS = tuple(sorted(fetch.ALLOWED_HOSTS))
 
 
@@ -99,8 +102,22 @@ def in_memory(pages: Mapping[str, Page], log: list[str] | None = None) -> Ask:
     return ask
 
 
-def json_of(document: bytes) -> Any:
-    return json.loads(document)
+def nvidia(folder: Path, log: list[str] | None = None) -> Ask:
+    """NVIDIA's two services: RIMs by name, and the recorded response about the certificate in the question."""
+    responses = [path.read_bytes() for path in sorted((folder / "ocsp").iterdir())]
 
+    def ask(request: fetch.Request, /) -> fetch.Answer:
+        if log is not None:
+            log.append(request.url)
+        if request.body is None:
+            name = request.url.removeprefix("https://rim.attestation.nvidia.com/v1/rim/")
+            assert name in RIMS
+            xml = (folder / "rim" / f"{name}.xml").read_bytes()
+            return fetch.Answer(json.dumps({"id": name, "rim": base64.b64encode(xml).decode()}).encode())
+        assert request.url == "https://ocsp.ndis.nvidia.com/"
+        assert request.content_type == "application/ocsp-request"
+        # The hashes of the issuer and the serial number are the tail of a question, and stand in the response about it.
+        asked = request.body[request.body.index(b"\x04\x30") :]
+        return fetch.Answer(next(response for response in responses if asked in response))
 
-__all__ = ["HOSTS", "answering", "asker", "in_memory", "json_of", "pcs_pages", "serving"]
+    return ask

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -317,9 +316,6 @@ def test_a_document_is_good_for_as_long_as_it_says(shared: Path) -> None:
         assert until(page) is None
 
 
-RIMS = ("NV_GPU_DRIVER_GH100_550.90.07", "NV_GPU_VBIOS_1010_0200_882_96009F0001")
-
-
 def gpu(shared: Path) -> Evidence:
     folder = shared / "evidence" / "nvidia"
     chain = pem.blocks(
@@ -330,30 +326,7 @@ def gpu(shared: Path) -> Evidence:
 
 
 def nvidia_service(shared: Path, log: list[str] | None = None) -> Any:
-    """NVIDIA's two services: RIMs by name, and the recorded response about the certificate in the question."""
-    folder = shared / "evidence" / "nvidia"
-    responses = [path.read_bytes() for path in sorted((folder / "ocsp").iterdir())]
-
-    def ask(request: fetch.Request, /) -> fetch.Answer:
-        if log is not None:
-            log.append(request.url)
-        if request.body is None:
-            name = request.url.removeprefix("https://rim.attestation.nvidia.com/v1/rim/")
-            assert name in RIMS
-            xml = (folder / "rim" / f"{name}.xml").read_bytes()
-            return fetch.Answer(json.dumps({"id": name, "rim": base64.b64encode(xml).decode()}).encode())
-        assert (request.url, request.content_type) == (
-            "https://ocsp.ndis.nvidia.com/",
-            "application/ocsp-request",
-        )
-        # The hashes of the issuer and the serial number are the tail of a question, and stand in the response about it.
-        asked = request.body[request.body.index(b"\x04\x30") :]
-        for response in responses:
-            if asked in response:
-                return fetch.Answer(response)
-        raise AssertionError("a question about a certificate that no sample answers")
-
-    return ask
+    return vendors.nvidia(shared / "evidence" / "nvidia", log)
 
 
 def test_what_nvidia_says_is_both_rims_and_the_status_of_every_ca(shared: Path, tmp_path: Path) -> None:
@@ -365,7 +338,7 @@ def test_what_nvidia_says_is_both_rims_and_the_status_of_every_ca(shared: Path, 
 
     rims = [part.data for part in found.documents if part.format == "nvidia-rim"]
     statuses = [part.data for part in found.documents if part.format == "ocsp"]
-    assert rims == [(folder / "rim" / f"{name}.xml").read_bytes() for name in RIMS]
+    assert rims == [(folder / "rim" / f"{name}.xml").read_bytes() for name in vendors.RIMS]
     assert sorted(statuses) == sorted(path.read_bytes() for path in (folder / "ocsp").iterdir())
     assert {url.split("/")[2] for url in log} == {"rim.attestation.nvidia.com", "ocsp.ndis.nvidia.com"}
     file = tmp_path / "endorsements.cbor"
