@@ -277,6 +277,28 @@ def test_a_response_in_another_form_is_refused(name: str) -> None:
     assert ocsp.Response.from_der(_signed(_data(_entry()))).entries[0].status == "good"
 
 
+def test_an_error_with_an_answer_beside_it_is_no_answer() -> None:
+    data = response()
+    success = tagged(0x0A, b"\x00")
+    assert data.count(success) == 1
+
+    for status in (1, 2, 6):
+        changed = data.replace(success, tagged(0x0A, bytes((status,))))
+        assert code_of(ocsp.Response.from_der, changed) == "malformed.unknown_format"
+
+
+def test_ev_20_the_delegate_s_validity_has_both_ends_included() -> None:
+    exact = responder(not_before=pki.AT - DAY, not_after=pki.AT)
+
+    assert verdict(delegated(exact)) == ""
+    assert verdict(delegated(exact), at=pki.AT - DAY) == ""
+    assert verdict(delegated(exact, produced_at=pki.AT)) == ""
+    assert verdict(delegated(exact), at=pki.AT + timedelta(seconds=1)) == "endorsements_missing.ocsp_expired"
+    assert verdict(delegated(exact, produced_at=pki.AT + timedelta(seconds=1))) == "not_genuine.expired"
+    early = delegated(exact, produced_at=pki.AT - DAY - timedelta(seconds=1))
+    assert verdict(early) == "not_genuine.expired"
+
+
 @pytest.mark.parametrize("status", [1, 2, 3, 5, 6])
 def test_an_error_of_the_responder_is_no_answer(status: int) -> None:
     assert code_of(ocsp.Response.from_der, response(status_code=status)) == "malformed.unknown_format"
