@@ -494,19 +494,44 @@ def test_ev_35_addresses_in_documents_lead_nowhere(tee: str) -> None:
     assert found == ["malformed.non_canonical"]
 
 
-def test_tcb_info_of_version_2_is_read_for_sgx_and_never_for_tdx() -> None:
-    def version_2(tee: str) -> str:
-        info = dcap.platform(tee).tcb_info(version=2)
-        del info["id"]
-        for level in info["tcbLevels"]:
-            svns = [one["svn"] for one in level["tcb"].pop("sgxtcbcomponents")]
-            level["tcb"] |= {f"sgxtcbcomp{number:02}svn": svn for number, svn in enumerate(svns, start=1)}
-        return json.dumps(info)
+def version_2(tee: str, components: tuple[int, ...] = simulator.COMPONENTS) -> str:
+    info = dcap.platform(tee).tcb_info(version=2)
+    del info["id"]
+    level = info["tcbLevels"][0]
+    del level["tcb"]["sgxtcbcomponents"]
+    level["tcb"] |= {f"sgxtcbcomp{number:02}svn": svn for number, svn in enumerate(components, start=1)}
+    return json.dumps(info | {"tcbLevels": [level]})
 
+
+def test_tcb_info_of_version_2_is_read_for_sgx_and_never_for_tdx() -> None:
     claims = dcap.accepted(dcap.platform("sgx"), collateral={"texts": {"tcb_info": version_2("sgx")}})
     assert claims.details.tcb_status == "UpToDate"  # type: ignore[attr-defined]
     found = dcap.refused(dcap.platform("tdx"), collateral={"texts": {"tcb_info": version_2("tdx")}})
     assert found[0] == "not_genuine.identity_mismatch"
+
+
+def test_dcap_11_each_component_of_version_2_counts() -> None:
+    for index in range(16):
+        higher = tuple(svn + (place == index) for place, svn in enumerate(simulator.COMPONENTS))
+        texts = {"texts": {"tcb_info": version_2("sgx", higher)}}
+        assert dcap.refused(dcap.platform("sgx"), collateral=texts) == ["not_genuine.unknown_status"], index
+    short = {"texts": {"tcb_info": version_2("sgx", simulator.COMPONENTS[:15])}}
+    assert dcap.refused(dcap.platform("sgx"), collateral=short) == ["malformed.non_canonical"]
+
+
+@pytest.mark.parametrize("name", ["SEAM_01", "TDX_1", "TDX_001", "TDX_0G", "tdx_01", "TDX_01 ", 1])
+def test_dcap_13_names_of_modules_have_one_form(name: object) -> None:
+    info = dcap.platform("tdx").tcb_info()
+    renamed = [one | {"id": name} for one in info["tdxModuleIdentities"][1:]]
+    found = dcap.refused(dcap.platform("tdx"), collateral={"tcb_info": {"tdxModuleIdentities": renamed}})
+    assert found[0] in {"malformed.unknown_format", "malformed.non_canonical"}
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+@pytest.mark.parametrize("role", ["platform", "root"])
+def test_ev_16_a_ca_that_may_not_sign_crls_has_none(tee: str, role: str) -> None:
+    made = dcap.changed(tee, certificates={role: {"key_usage": frozenset({"key_cert_sign"})}})
+    assert set(dcap.refused(made)) == {"not_genuine.wrong_usage"}
 
 
 @pytest.mark.parametrize("tee", dcap.TEES)

@@ -112,6 +112,8 @@ def test_dcap_21_a_seventeenth_component_and_unknown_parts_are_refused(tee: str)
     assert with_sgx(tee, extra=(simulator.part((8,), integer(0)),)) == ["malformed.unknown_format"]
     assert with_sgx(tee, extra=(simulator.part((2, 1), integer(0)),)) == ["malformed.unknown_format"]
     assert with_sgx(tee, extra=(sequence(integer(1), integer(2), integer(3)),)) == ["malformed.non_canonical"]
+    two_values = tagged(OCTETS, bytes(2)) * 2
+    assert with_sgx(tee, replace={(3,): two_values}) == ["malformed.non_canonical"]
 
 
 def without_extension(tee: str) -> list[str]:

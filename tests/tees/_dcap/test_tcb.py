@@ -291,3 +291,17 @@ def test_a_relaunch_is_advised_where_platform_and_components_tell_different_stor
         newest_module_svn=5,
     )
     assert found == expected
+
+
+def test_dcap_11_lists_of_different_lengths_are_never_compared() -> None:
+    for sgx, tdx in (
+        ((1,) * 15, (1,) * 16),
+        ((1,) * 17, (1,) * 16),
+        ((1,) * 16, (1,) * 15),
+        ((), ()),
+        ((1,) * 16, ()),
+    ):
+        short = tcb.PlatformLevel(sgx, 1, tdx, tcb.TcbEvaluation("UpToDate", WHEN))
+        with pytest.raises(NotGenuine) as caught:
+            tcb.match_platform((short,), cpusvn=(9,) * 16, pcesvn=9, tee_tcb_svn=b"\x09\x00" + b"\x09" * 14)
+        assert caught.value.code == "not_genuine.unknown_status"

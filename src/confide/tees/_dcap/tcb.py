@@ -111,11 +111,11 @@ def match_platform(
     # Modules from version 1 on have levels of their own, so that the first two components do not speak of them.
     first = 2 if tee_tcb_svn is not None and tee_tcb_svn[1] > 0 else 0
     for level in levels:
-        if pcesvn < level.pcesvn or not all(map(ge, cpusvn, level.sgx_components)):
+        if pcesvn < level.pcesvn or not _meets(cpusvn, level.sgx_components):
             continue
         if by_certificate is None:
             by_certificate = level
-        if tee_tcb_svn is None or all(map(ge, tee_tcb_svn[first:], level.tdx_components[first:])):
+        if tee_tcb_svn is None or _meets(tuple(tee_tcb_svn[first:]), level.tdx_components[first:]):
             return by_certificate, level
     raise NotGenuine(
         "unknown_status",
@@ -123,6 +123,11 @@ def match_platform(
         hint="its firmware is older than anything Intel supports: the host must be updated",
         stage="tcb",
     )
+
+
+def _meets(svns: tuple[int, ...], least: tuple[int, ...]) -> bool:
+    # Lists of different lengths are never compared: what the shorter one leaves out would go unjudged.
+    return len(svns) == len(least) and all(map(ge, svns, least))
 
 
 def match_svn(levels: tuple[SvnLevel, ...], svn: int, *, what: str) -> TcbEvaluation:
