@@ -204,6 +204,21 @@ def test_a_refusal_names_every_finding_with_its_code_and_what_to_do() -> None:
     assert "None of it is verified" in shown
 
 
+def test_a_measurement_that_is_not_accepted_stands_beside_those_that_are() -> None:
+    other = bytes(range(1, 49))
+    outcome, page = outcome_of(snp.mint(version=5, report={"measurement": other}))
+    shown = words(page)
+
+    assert outcome["verdict"] == "not_acceptable"
+    row = shown[shown.index("found, as decoded") : shown.index("The policy #")]
+    assert row.index(snp.MEASUREMENT.hex()) < row.index(other.hex()) < row.index("not listed")
+    # Evidence that is not genuine has nothing to compare.
+    forged = render(
+        {"verdict": "not_genuine"}, evidence_fields={"platform": {"format": "snp", "measurement": "00"}}
+    )
+    assert "as decoded" not in words(forged).replace("as it was decoded", "")
+
+
 @pytest.mark.parametrize(
     ("outcome", "title"),
     [

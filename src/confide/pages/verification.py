@@ -95,6 +95,9 @@ def render(
         body.append(_validity(outcome, evidence_fields, at))
     else:
         body.append(_refusal(outcome, verdict))
+        compared = verified.expected(evidence_fields, policy) if verdict == "not_acceptable" else []
+        if compared:
+            body.append(section("What the policy accepts, and what was found", *compared))
     body.append(section("The policy", _policy_text(policy_text)))
     if accepted:
         body.append(verified.all_claims(outcome, "All verified claims"))

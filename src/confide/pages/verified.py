@@ -9,7 +9,18 @@ from confide.attestation.result import Tier
 from confide.errors import ConfideError
 from confide.pages.markup import Markup, code, element, join, table, tree, words
 
-__all__ = ["all_claims", "check_item", "findings", "map_", "maps", "proof", "section", "subject_name", "tone"]
+__all__ = [
+    "all_claims",
+    "check_item",
+    "expected",
+    "findings",
+    "map_",
+    "maps",
+    "proof",
+    "section",
+    "subject_name",
+    "tone",
+]
 
 
 def proof(verified: Mapping[str, object]) -> list[Markup]:
@@ -109,6 +120,53 @@ def _against(claims: Mapping[str, object], policy: Mapping[str, object], tee: st
     note = "This list is the policy's; that the claims meet it is part of the verdict above."
     head = ("policy key", "accepted", "the evidence says")
     return [table(head, rows, class_="stack"), element("p", note, class_="soft")]
+
+
+def expected(fields: Mapping[str, object], policy: Mapping[str, object]) -> list[Markup]:
+    """Of evidence that is genuine and was not accepted: what the policy accepts, beside what the bytes say as decoded."""
+    found: list[Markup] = []
+    for part in (map_(fields.get("platform")), *maps(fields.get("devices"))):
+        reference = map_(map_(policy.get("reference")).get(str(part.get("format"))))
+        rows = [(name, wanted, _lookup(part, name)) for name, wanted in reference.items()]
+        shown = [_compared(name, wanted, said) for name, wanted, said in rows if said is not None]
+        if shown:
+            head = (part.get("format"), "accepted", "found, as decoded", "")
+            found.append(table(head, shown, class_="stack"))
+    return found
+
+
+def _compared(name: str, wanted: object, said: object) -> tuple[object, ...]:
+    listed = (
+        isinstance(wanted, list) and all(isinstance(one, str) for one in wanted) and isinstance(said, str)
+    )
+    mark: object = ""
+    if listed and isinstance(wanted, list):
+        known = said in wanted
+        mark = element(
+            "span",
+            "listed" if known else "not listed",
+            class_=f"chip {'affirming' if known else 'contraindicated'}",
+        )
+    shown = element("strong", "any value is accepted") if wanted == "ANY" else tree(wanted, 1)
+    return (name, shown, tree(said, 1), mark)
+
+
+def _lookup(part: Mapping[str, object], name: str) -> object:
+    """The value of a name in a tree of decoded fields, the nearest to its root; the quoting enclave's are other values."""
+    wanted = name.replace("_", " ")
+    level = [part]
+    for _ in range(4):
+        for one in level:
+            for key, value in one.items():
+                if str(key).replace("_", " ").lower() == wanted:
+                    return value
+        level = [
+            value
+            for one in level
+            for key, value in one.items()
+            if isinstance(value, Mapping) and "quoting" not in str(key)
+        ]
+    return None
 
 
 def _levels(claims: Mapping[str, object], policy: Mapping[str, object], tee: str) -> list[Markup]:
