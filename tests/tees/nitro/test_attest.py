@@ -201,6 +201,9 @@ def test_a_request_that_is_too_large_is_not_sent() -> None:
     with pytest.raises(ConfigurationError):
         found.extend_pcr(16, bytes(0x1000))
     assert driver.requests == []
+    head = len(b"\xa1\x69ExtendPCR\xa2\x65index\x10\x64data\x59\x00\x00")
+    refused(lambda: found.extend_pcr(16, bytes(0x1000 - head)))
+    assert [len(request) for request in driver.requests] == [0x1000]
 
 
 def test_an_answer_that_the_kernel_cut_off_is_refused() -> None:
@@ -225,7 +228,9 @@ def test_an_answer_that_the_kernel_cut_off_is_refused() -> None:
 def test_every_error_of_the_module_is_said_in_words(word: str) -> None:
     found, _ = device({"Error": word})
 
-    assert "not known" not in refused(lambda: found.lock_pcr(3)).message
+    message = refused(lambda: found.lock_pcr(3)).message
+    assert message.startswith("the module refused: ")
+    assert "not known" not in message
 
 
 @pytest.mark.parametrize(
@@ -253,6 +258,15 @@ def test_any_other_answer_is_refused(answer: Any) -> None:
     refused(device(answer)[0].random)
 
 
+@pytest.mark.parametrize("locked", [["0"], [-1], [1 << 16], [True], [[0]], {0: 1}, None])
+def test_a_description_with_other_than_numbers_of_registers_is_refused(locked: Any) -> None:
+    fields = {"version_major": 1, "version_minor": 0, "version_patch": 0, "module_id": "i-1", "max_pcrs": 32}
+    good = {**fields, "digest": "SHA384", "locked_pcrs": [0]}
+
+    assert device({"DescribeNSM": good})[0].describe().locked_pcrs == {0}
+    refused(device({"DescribeNSM": {**good, "locked_pcrs": locked}})[0].describe)
+
+
 def test_an_answer_with_fields_to_a_request_without_is_refused() -> None:
     refused(lambda: device({"LockPCR": {}})[0].lock_pcr(16))
 
@@ -271,7 +285,7 @@ def test_a_length_beyond_the_buffer_is_refused() -> None:
         argument[24:32] = (0x3001).to_bytes(8, "little")
         return 0
 
-    refused(attest.Device(ioctl).random)
+    assert "longer" in refused(attest.Device(ioctl).random).message
 
 
 @pytest.mark.parametrize(

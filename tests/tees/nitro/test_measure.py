@@ -194,6 +194,9 @@ def test_an_image_that_is_not_in_order_is_not_measured(data: bytes, expected: st
         (b"", "malformed.truncated"),
         (cbor.encode([]), "malformed.unknown_format"),
         (cbor.encode({}), "malformed.unknown_format"),
+        (cbor.encode({"signing_certificate": []}), "malformed.unknown_format"),
+        (cbor.encode([{"signing_certificate": ["0"], "signature": []}]), "malformed.non_canonical"),
+        (cbor.encode([{"signing_certificate": [], "signature": [None]}]), "malformed.non_canonical"),
         (cbor.encode([1]), "malformed.non_canonical"),
         (cbor.encode([{"signing_certificate": b"pem", "signature": []}]), "malformed.non_canonical"),
         (cbor.encode([{"signing_certificate": [256], "signature": []}]), "malformed.non_canonical"),
@@ -221,6 +224,19 @@ def test_an_image_cut_at_any_byte_is_refused() -> None:
     good = image()
 
     assert {code(good[:length]) for length in range(len(good))} == {"malformed.truncated"}
+
+
+def test_a_section_that_says_another_size_than_the_header_is_refused() -> None:
+    data = bytearray(image())
+    data[548 + 11] += 1
+
+    assert code(bytes(data)) == "malformed.length_mismatch"
+
+
+def test_sizes_of_sections_that_are_not_there_are_zero() -> None:
+    sizes = [len(content) for _, content in SECTIONS]
+
+    assert code(image(sizes=[*sizes, 1, *[0] * 26])) == "malformed.reserved_not_zero"
 
 
 @given(st.binary(max_size=1200))
