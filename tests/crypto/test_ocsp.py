@@ -259,6 +259,30 @@ ODD = {
         _signed(_data(_entry(tail=tagged(0xA2, b"")))),
         "malformed.non_canonical",
     ),
+    "data of two parts": (
+        _signed(sequence(tagged(0xA2, tagged(0x04, bytes(20))), generalized_time(pki.AT))),
+        "malformed.non_canonical",
+    ),
+    "data of five parts": (
+        _signed(_data(_entry(), tail=tagged(0xA1, sequence()) * 2)),
+        "malformed.non_canonical",
+    ),
+    "two names of the responder": (
+        _signed(
+            sequence(
+                tagged(0xA1, sequence() * 2) + generalized_time(pki.AT) + sequence(_entry())
+            )
+        ),
+        "malformed.non_canonical",
+    ),
+    "a short key hash": (
+        _signed(
+            sequence(
+                tagged(0xA2, tagged(0x04, bytes(19))) + generalized_time(pki.AT) + sequence(_entry())
+            )
+        ),
+        "malformed.non_canonical",
+    ),
     "two parts": (_basic(sequence(_data(_entry()))), "malformed.non_canonical"),
     "another type": (
         sequence(tagged(0x0A, b"\x00"), tagged(0xA0, sequence(oid("1.2.3"), tagged(0x04, b"")))),
