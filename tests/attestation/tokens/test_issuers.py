@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from confide.attestation.tokens import nras
-from support import tokens
+from confide.attestation.policy import AppraisalPolicy
+from confide.attestation.result import Vector
+from confide.attestation.tokens import appraise, nras
+from support import snp, tokens
+from support.refusal import code_of
 from support.tokens import GPU, OVERALL, Case, Signer, case
 
 ATTRIBUTES, MEASUREMENT = ["not_acceptable.attributes"], ["not_acceptable.measurement"]
@@ -345,3 +348,32 @@ def test_an_unaffirmed_configuration_counts_as_debugging() -> None:
         "not_acceptable.attributes",
         "not_acceptable.debug",
     ]
+
+
+def test_an_ear_s_own_vector_is_the_result_s() -> None:
+    submod = tokens.EAR["submods"]["cpu"] | {
+        "ear_status": "warning",
+        "ear_trustworthiness_vector": {"hardware": 2, "executables": 33, "storage-opaque": 2},
+    }
+    result = case("ear").changed("submods", {"cpu": submod}).pinned(tier="warning").accept()
+    assert result.vector == Vector(hardware=2, executables=33, storage_opaque=2)
+
+
+def test_of_several_attesters_the_worst_claims_count() -> None:
+    good = tokens.EAR["submods"]["cpu"]
+    bad = good | {"ear_status": "warning", "ear_trustworthiness_vector": {"hardware": 32, "executables": 2}}
+    result = case("ear").changed("submods", {"cpu": good, "gpu": bad}).pinned(tier="warning").accept()
+    assert result.vector == Vector(instance_identity=2, executables=3, hardware=32)
+
+
+def test_claims_of_another_tee_are_no_token_s() -> None:
+    other = snp.verify(snp.mint(version=5)).claims
+    reference = appraise.parse_reference(case("ear").table)
+    policy = AppraisalPolicy.from_table({"tees": ["token"], "reference": {"token": case("ear").table}})
+    for function, arguments in (
+        (appraise.appraise, (other, reference, policy)),
+        (appraise.trustworthiness, (other, reference)),
+        (appraise.describe, (other,)),
+        (appraise.appraise, (case("ear").accept().claims, object(), policy)),
+    ):
+        assert code_of(function, *arguments) == "attestation.internal"

@@ -46,6 +46,8 @@ def test_the_passing_table_is_measured(kind: str) -> None:
         ({"claims": {"[]": ["b"]}}, INVALID),
         ({"claims": {".".join("a" * 17): ["b"]}}, INVALID),
         ({"claims": {"a": [float("inf")]}}, INVALID),
+        ({"claims": {f"a{number}": ["b"] for number in range(65)}}, INVALID),
+        ({"claims": {"a": ["b"] * 257}}, INVALID),
         ({"kind": None}, INVALID),
         ({"kind": "jwt"}, INVALID),
         ({"issuer": None}, INVALID),
