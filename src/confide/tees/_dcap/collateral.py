@@ -168,11 +168,9 @@ def _crl(text: str) -> bytes:
     return bytes.fromhex(text)
 
 
-def _hex(fields: Fields, key: str, length: int, *, default: bytes | None = None) -> bytes:
+def _hex(fields: Fields, key: str, length: int) -> bytes:
     """Hexadecimal text of exactly ``length`` bytes; Intel writes upper case and, in places, lower."""
-    text = fields.text(key, 512) if default is None else fields.text(key, 512, default=None)
-    if text is None:
-        return default or b""
+    text = fields.text(key, 512)
     if len(text) != 2 * length or not _HEX.fullmatch(text):
         raise MalformedError("length_mismatch", f"`{key}` in Intel's collateral is not {length} bytes of hex")
     return bytes.fromhex(text)

@@ -121,7 +121,7 @@ def authenticate(
         mrconfigid=report.mrconfigid,
         mrowner=report.mrowner,
         mrownerconfig=report.mrownerconfig,
-        rtmrs=wire.four(report.rtmrs),
+        rtmrs=(report.rtmrs[0], report.rtmrs[1], report.rtmrs[2], report.rtmrs[3]),
         tee_tcb_svn_2=None if v15 is None else v15.tee_tcb_svn_2,
         mrservicetd=None if v15 is None else v15.mrservicetd,
         fmspc=genuine.pck.fmspc,

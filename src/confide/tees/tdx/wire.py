@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
 
-from confide.errors import MalformedError
 from confide.tees._dcap import explain as explain_
 from confide.tees._dcap import quote as quote_
 from confide.wire.layout import U64, Array, Layout, Raw
@@ -26,7 +25,6 @@ __all__ = [
     "TdReport15",
     "decode",
     "explain",
-    "four",
     "recognises",
 ]
 
@@ -124,13 +122,6 @@ def decode(data: bytes) -> tuple[Quote, TdReport10 | TdReport15]:
     if len(quote.body) == TdReport15.SIZE:
         return quote, TdReport15.decode(quote.body)
     return quote, TdReport10.decode(quote.body)
-
-
-def four(values: tuple[bytes, ...]) -> tuple[bytes, bytes, bytes, bytes]:
-    """The four RTMRs (48 bytes each)."""
-    if len(values) != 4:
-        raise MalformedError("length_mismatch", "a TD has four RTMRs")
-    return values[0], values[1], values[2], values[3]
 
 
 def recognises(data: bytes) -> bool:
