@@ -129,7 +129,13 @@ def minted(tee: str) -> dict[str, dict[str, Any]]:
         old, new = bytes((3, 1, 6)) + bytes(13), bytes((5, 1, 6)) + bytes(13)
         asks = made.level(simulator.COMPONENTS, 11, "UpToDate")
         asks["tcb"]["tdxtcbcomponents"] = simulator.components((9, 0, 6, *(0,) * 13))
+        revoked = made.level(simulator.COMPONENTS, 11, "Revoked")
+        revoked["tcb"]["tdxtcbcomponents"] = simulator.components((5, 0, 7, *(0,) * 13))
+        below = made.level(simulator.COMPONENTS, 11, "OutOfDate")
         cases |= {
+            "revoked but for its TDX components": {
+                "collateral": {"tcb_info": {"tcbLevels": [revoked, below]}}
+            },
             "version 5": {"version": 5},
             "a module of another signer": {"body": {"mrsignerseam": b"\x01" * 48}},
             "a module with attributes": {"body": {"seam_attributes": b"\x01" + bytes(7)}},
