@@ -1,2 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
 """AWS Nitro Enclaves."""
+
+from __future__ import annotations
