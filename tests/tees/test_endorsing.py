@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -444,3 +445,81 @@ def test_ev_35_a_document_that_is_not_awss_asks_nobody() -> None:
         endorsing.collect(Evidence(EvidencePart("nitro", data)), ask=vendors.in_memory({}, log))
 
     assert log == []
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("snp-v1", ["https://kdsintf.amd.com/vcek/v1/Milan/crl"]),
+        (
+            "tdx-v1",
+            [
+                "https://api.trustedservices.intel.com/tdx/certification/v4/tcb",
+                "https://api.trustedservices.intel.com/tdx/certification/v4/qe/identity",
+            ],
+        ),
+    ],
+)
+def test_of_azures_evidence_the_cpus_report_is_asked_about(
+    shared: Path, name: str, expected: list[str]
+) -> None:
+    """The VCEK comes with an SNP report there, and the TPM's key is vouched for by the report."""
+    evidence = formats.read((shared / "evidence" / "azure-vtpm" / f"{name}.json").read_bytes())
+    assert [part.format for part in evidence.devices] == ["tpm"]
+    log: list[str] = []
+
+    def ask(request: fetch.Request, /) -> fetch.Answer:
+        log.append(request.url.split("?")[0])
+        return fetch.Answer(snp.authority("Milan").crl(), dict.fromkeys(request.headers, "x"))
+
+    # Intel's documents are no CRLs; that they were asked for is enough here.
+    with contextlib.suppress(EndorsementsMissing):
+        endorsing.collect(evidence, ask=ask)
+
+    assert log[:2] == expected
+
+
+def test_a_quote_that_only_names_its_platform_cannot_be_endorsed(shared: Path) -> None:
+    data = (shared / "evidence" / "sgx" / "v3-certtype-not5.quote.bin").read_bytes()
+    log: list[str] = []
+
+    with pytest.raises(EndorsementsMissing) as caught:
+        endorsing.collect(Evidence(EvidencePart("sgx", data)), ask=vendors.in_memory({}, log))
+
+    assert caught.value.code == "endorsements_missing.certificate"
+    assert log == []
+
+
+@pytest.mark.parametrize(
+    ("name", "product"),
+    [
+        ("milan-v3", None),
+        ("genoa-v3", None),
+        ("genoa-v5-zen4c", None),
+        ("turin-v5", None),
+        ("milan-v2-azure", "Milan"),
+    ],
+)
+def test_the_address_for_a_real_report_names_the_certificate_that_amd_issued(
+    shared: Path, name: str, product: str | None
+) -> None:
+    """Chip and TCB in the address are those in AMD's certificate beside the sample."""
+    folder = shared / "evidence" / "sev-snp"
+    certificate = x509.Certificate.from_der((folder / f"{name}.vcek.der").read_bytes())
+    issued = endorse.read_key_certificate(certificate)
+    report = wire.decode_report((folder / f"{name}.report.bin").read_bytes())
+
+    address = endorse.certificate_url(report, product=product)
+
+    head, _, query = address.partition("?")
+    assert issued.hwid is not None
+    assert head == f"https://{KDS}/vcek/v1/{issued.product.name}/{issued.hwid.hex()}"
+    asked = dict(pair.split("=") for pair in query.split("&"))
+    words = {
+        "bootloader": "blSPL",
+        "tee": "teeSPL",
+        "snp": "snpSPL",
+        "microcode": "ucodeSPL",
+        "fmc": "fmcSPL",
+    }
+    assert {words[level]: f"{value:02d}" for level, value in issued.tcb.to_json().items()} == asked
