@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import os
 import sys
 import tempfile
@@ -86,10 +87,15 @@ def _fuzz(name: str, target: Target, seconds: int, keep: Path) -> int:
 
     def once(data: bytes) -> None:
         began = time.thread_time()
-        with contextlib.suppress(ConfideError):
-            target.run(data)
-        if time.thread_time() - began > SECONDS_FOR_ONE:
-            raise TimeoutError("one input took too long")
+        try:
+            with contextlib.suppress(ConfideError):
+                target.run(data)
+            if time.thread_time() - began > SECONDS_FOR_ONE:
+                raise TimeoutError("one input took too long")
+        except BaseException:
+            # The fuzzer writes it too, but not after every kind of end.
+            (keep / f"crash-{hashlib.sha256(data).hexdigest()[:40]}").write_bytes(data)
+            raise
 
     keep.mkdir(parents=True, exist_ok=True)
     corpus = CORPUS / name
