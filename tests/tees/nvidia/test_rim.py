@@ -100,6 +100,19 @@ def test_other_spellings_of_the_same_document_are_the_same_document(data: bytes)
     assert verdict(data) == ""
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("</ns0:Payload>\n", "</ns0:Payload>"),
+        lambda text: text.replace("</ns0:Payload>\n", "</ns0:Payload>\n\n  "),
+        lambda text: "".join(line.strip() for line in text.split("\n")),
+        lambda text: text.replace("confide simulator", "confid\u00e9 &amp; simulator &lt;1"),
+    ],
+)
+def test_white_space_and_text_are_signed_as_they_are(change: Callable[[str], str]) -> None:
+    assert verdict(document(change=change)) == ""
+
+
 def test_attributes_may_stand_in_any_order() -> None:
     text = document().decode()
     tag = re.search(r"<ns0:Resource [^>]*>", text)
@@ -242,6 +255,13 @@ SIGNATURE_EDITS = [
     ("<ds:KeyInfo>", '<ds:KeyInfo><ds:RetrievalMethod URI="http://127.0.0.1:9/"/>'),
     ("<ds:KeyInfo>", '<ds:KeyInfo Id="x">'),
     ("<ds:X509Data>", "<ds:X509Data><ds:X509CRL>AAAA</ds:X509CRL>"),
+    ("</ds:SignatureValue>", "<x/></ds:SignatureValue>"),
+    ("</ds:X509Certificate>", "<x/></ds:X509Certificate>"),
+    ("</ds:DigestValue>", "<x/></ds:DigestValue>"),
+    ("</ds:DigestMethod>", "<x/></ds:DigestMethod>"),
+    ("</ds:Transform>", "<x/></ds:Transform>"),
+    ("</ds:SignatureMethod>", "<x/></ds:SignatureMethod>"),
+    ("</ds:CanonicalizationMethod>", "<x/></ds:CanonicalizationMethod>"),
     ("<ds:SignatureValue>", '<ds:SignatureValue Id="x">'),
     ("<ds:SignedInfo>", '<ds:SignedInfo Id="x">'),
 ]  # fmt: skip
