@@ -22,6 +22,7 @@ qvl = pytest.importorskip("dcap_qvl", reason="dcap-qvl is not installed")
 
 DIFFERENCES = tomllib.loads((Path(__file__).parent / "differences.toml").read_text(encoding="utf-8"))
 REFUSED = "refused"
+SVNS = ("tee_tcb_svn", "tee_tcb_svn_2")
 Verdict = tuple[str, tuple[str, ...]]
 
 
@@ -147,6 +148,15 @@ def minted(tee: str) -> dict[str, dict[str, Any]]:
             "a relaunch would do": {"version": 5, "body": {"tee_tcb_svn": old, "tee_tcb_svn_2": new}},
             "components of a module of version 1": {"collateral": {"tcb_info": {"tcbLevels": [asks]}}},
         }
+    if tee == "tdx":
+        # The module that a TD was launched with, and the one that runs now.
+        for first in ((5, 1), (3, 1)):
+            for second in ((5, 1), (9, 9), (1, 1), (0, 1), (3, 1), (5, 0), (4, 0), (9, 3), (1, 3)):
+                pair = {
+                    name: bytes((*svn, 6)) + bytes(13)
+                    for name, svn in zip(SVNS, (first, second), strict=True)
+                }
+                cases[f"modules {first} and {second}"] = {"version": 5, "body": pair}
     words: tuple[str, ...] = (
         "UpToDate",
         "SWHardeningNeeded",

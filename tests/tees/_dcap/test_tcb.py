@@ -232,7 +232,6 @@ NEW = bytes((5, 1, 6)) + bytes(13)
         ("UpToDate", bytes((5, 1, 5)) + bytes(13), "OutOfDate"),
         ("UpToDate", bytes((9, 3, 6)) + bytes(13), "TDRelaunchAdvised"),
         ("UpToDate", bytes((5, 0, 6)) + bytes(13), "TDRelaunchAdvised"),
-        ("UpToDate", bytes((4, 0, 6)) + bytes(13), "OutOfDate"),
         ("OutOfDate", NEW, "OutOfDate"),
     ],
 )
@@ -244,7 +243,7 @@ def test_a_td_whose_module_was_updated_while_it_ran_is_advised_to_launch_again(
         dcap.platform("tdx"),
         version=5,
         body={"tee_tcb_svn": OLD, "tee_tcb_svn_2": running},
-        collateral=levels("tdx", level("tdx", (), word)),
+        collateral=levels("tdx", level("tdx", (), word), level("tdx", (5,), "OutOfDate")),
     ).details
     assert (details.module.status, details.tcb_status) == ("OutOfDate", expected)
 
@@ -259,9 +258,25 @@ def test_no_relaunch_is_advised_while_the_quoting_enclave_is_old() -> None:
     assert details.tcb_status == "OutOfDate"
 
 
-def test_a_running_module_of_an_unknown_version_is_refused() -> None:
-    body = {"tee_tcb_svn": OLD, "tee_tcb_svn_2": bytes((9, 9, 6)) + bytes(13)}
-    assert dcap.refused(dcap.platform("tdx"), version=5, body=body) == ["not_genuine.identity_mismatch"]
+@pytest.mark.parametrize("launched", [OLD, NEW])
+@pytest.mark.parametrize(
+    ("running", "code"),
+    [
+        (bytes((9, 9, 6)), "not_genuine.identity_mismatch"),
+        (bytes((2, 1, 6)), "not_genuine.revoked"),
+        (bytes((1, 3, 6)), "not_genuine.revoked"),
+        (bytes((0, 1, 6)), "not_genuine.unknown_status"),
+        (bytes((4, 0, 6)), "not_genuine.unknown_status"),
+        (bytes((5, 1, 0)), "not_genuine.unknown_status"),
+        (bytes((5, 1, 6)), "accepted"),
+        (bytes((3, 1, 6)), "accepted"),
+    ],
+)
+def test_dcap_13_the_module_that_runs_now_must_be_known_and_not_revoked(
+    launched: bytes, running: bytes, code: str
+) -> None:
+    body = {"tee_tcb_svn": launched, "tee_tcb_svn_2": running + bytes(13)}
+    assert dcap.refused(dcap.platform("tdx"), version=5, body=body) == [code]
 
 
 @pytest.mark.parametrize(
@@ -279,17 +294,14 @@ def test_a_running_module_of_an_unknown_version_is_refused() -> None:
 def test_a_relaunch_is_advised_where_platform_and_components_tell_different_stories(
     merged: str, by_certificate: str, module: str | None, expected: str
 ) -> None:
-    newest = tcb.PlatformLevel(
+    level_ = tcb.PlatformLevel(
         simulator.COMPONENTS, 11, (5, 0, 6, *(0,) * 13), tcb.TcbEvaluation("UpToDate", WHEN)
     )
-    found = tcb.relaunch(
-        merged,
-        by_certificate=by_certificate,
-        module=module,
-        tee_tcb_svn_2=NEW,
-        newest=newest,
-        newest_module_svn=5,
-    )
+    found = merged
+    if tcb.old_module_alone(merged, by_certificate=by_certificate, module=module):
+        found = tcb.relaunch(
+            merged, by_certificate=by_certificate, running=NEW, newest=level_, newest_module_svn=5
+        )
     assert found == expected
 
 

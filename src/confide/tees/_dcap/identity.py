@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from confide.tees._dcap.collateral import EnclaveIdentity, ModuleIdentity, TcbInfo
     from confide.tees._dcap.quote import EnclaveReport
 
-__all__ = ["Seam", "check_module", "check_quoting_enclave"]
+__all__ = ["Seam", "check_module", "check_quoting_enclave", "check_running_module"]
 
 _DEBUG: Final = 1 << 1
 _STAGE: Final = "identity"
+_RUNNING: Final = "TDX module that runs now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def check_module(info: TcbInfo, seam: Seam) -> TcbEvaluation | None:
     ``unknown_status``, ``revoked``.
     """
     version = seam.tee_tcb_svn[1]
-    identity = module_of_version(info, version)
+    identity = _of_version(info, version)
     if seam.mrsigner != identity.mrsigner:
         raise NotGenuine("identity_mismatch", "the TDX module is not signed by Intel", stage=_STAGE)
     masked = _masked(seam.attributes, identity.attributes_mask)
@@ -79,7 +80,7 @@ def check_module(info: TcbInfo, seam: Seam) -> TcbEvaluation | None:
     return judge(match_svn(identity.levels, seam.tee_tcb_svn[0], what="TDX module"), what="TDX module")
 
 
-def module_of_version(info: TcbInfo, version: int) -> ModuleIdentity:
+def _of_version(info: TcbInfo, version: int) -> ModuleIdentity:
     """The identity of TDX modules of ``version``."""
     identity = info.module if version == 0 else info.modules.get(version)
     if identity is None:
@@ -87,6 +88,18 @@ def module_of_version(info: TcbInfo, version: int) -> ModuleIdentity:
             "identity_mismatch", "Intel's TCB info knows no TDX module of this version", stage=_STAGE
         )
     return identity
+
+
+def check_running_module(info: TcbInfo, running: bytes) -> int | None:
+    """The highest SVN that Intel has published for the version of the module that runs now (``running`` is TEE_TCB_SVN_2);
+    None for version 0. Its own level must be known and not revoked, as that of the module at launch.
+    """
+    version = running[1]
+    levels = _of_version(info, version).levels
+    if version == 0:
+        return None
+    judge(match_svn(levels, running[0], what=_RUNNING), what=_RUNNING)
+    return levels[0].isvsvn
 
 
 def _masked(value: bytes, mask: bytes) -> bytes:

@@ -27,6 +27,7 @@ __all__ = [
     "match_platform",
     "match_svn",
     "merge",
+    "old_module_alone",
     "relaunch",
 ]
 
@@ -169,27 +170,22 @@ def merge(platform: str, part: str | None) -> str:
     )
 
 
-def relaunch(
-    merged: str,
-    *,
-    by_certificate: str,
-    module: str | None,
-    tee_tcb_svn_2: bytes,
-    newest: PlatformLevel,
-    newest_module_svn: int | None,
-) -> str:
-    """The status of a TD 1.5 whose module was updated while it ran: launching it again is all it lacks.
-
-    To be asked only while the quoting enclave is up to date. ``merged`` is platform and module together, ``tee_tcb_svn_2`` the TCB of the module that runs now, ``newest`` the highest
-    level, ``newest_module_svn`` the highest level of that module's version (None for version 0, which ``newest`` covers).
-    """
+def old_module_alone(merged: str, *, by_certificate: str, module: str | None) -> bool:
+    """Whether nothing of a platform is old but the TDX module that a TD was launched with (``merged`` is both together)."""
     current = {UP_TO_DATE, SW_HARDENING_NEEDED, CONFIGURATION_NEEDED, CONFIGURATION_AND_SW_HARDENING_NEEDED}
-    if by_certificate not in current or module != OUT_OF_DATE:
-        return merged
-    if merged not in {OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION_NEEDED}:
-        return merged
-    least = newest.tdx_components[0] if newest_module_svn is None else newest_module_svn
-    if tee_tcb_svn_2[0] < least or tee_tcb_svn_2[2] < newest.tdx_components[2]:
+    old = {OUT_OF_DATE, OUT_OF_DATE_CONFIGURATION_NEEDED}
+    return by_certificate in current and module == OUT_OF_DATE and merged in old
+
+
+def relaunch(
+    merged: str, *, by_certificate: str, running: bytes, newest: PlatformLevel, newest_module_svn: int
+) -> str:
+    """The status of a TD 1.5 whose module was updated while it ran: launching it again may be all it lacks.
+
+    To be asked where ``old_module_alone`` and the quoting enclave is up to date. ``running`` is TEE_TCB_SVN_2, the TCB of the
+    module that runs now, ``newest`` the highest level, ``newest_module_svn`` the highest SVN of that module's version.
+    """
+    if running[0] < newest_module_svn or running[2] < newest.tdx_components[2]:
         return merged
     if by_certificate in _NEEDS_CONFIGURATION or merged in _NEEDS_CONFIGURATION:
         return TD_RELAUNCH_ADVISED_CONFIGURATION_NEEDED

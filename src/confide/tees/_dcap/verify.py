@@ -123,7 +123,13 @@ def verify(
     if info is not None and seam is not None:
         module = found.run(identity.check_module, info[0], seam)
     if info is not None and leaf is not None:
-        levels = found.run(_match_platform, info[0], leaf, seam)
+        launched = None if seam is None else seam.tee_tcb_svn
+        levels = found.run(_match_platform, info[0], leaf, launched)
+    running = None if seam is None else seam.tee_tcb_svn_2
+    newest = None
+    if info is not None and leaf is not None and running is not None:
+        found.run(_match_platform, info[0], leaf, running)
+        newest = found.run(identity.check_running_module, info[0], running)
     found.raise_any()
     # Without a finding there is nothing that is None, but for modules without levels; a step left out must not pass.
     if leaf is None or path is None or info is None or enclave is None or qe is None or levels is None:
@@ -134,7 +140,7 @@ def verify(
         raise _no_result()
     if len({one.root.public_key_der for one in chains}) != 1:
         raise NotGenuine("untrusted_root", "quote and collateral end at different roots", stage=_STAGE)
-    status = _merge(info[0], levels, module, qe, seam)
+    status = _merge(info[0], levels, module, qe, running, newest)
     parts = [part for part in (levels[1].evaluation, qe, module) if part is not None]
     collateral_expires = min(*updates, info[0].next_update, enclave[0].next_update)
     anchor = anchored.by_root[path.root.der]
@@ -224,14 +230,11 @@ def _verify_pck(
 
 
 def _match_platform(
-    info: TcbInfo, leaf: PckCertificate, seam: Seam | None
+    info: TcbInfo, leaf: PckCertificate, tee_tcb_svn: bytes | None
 ) -> tuple[tcb.PlatformLevel, tcb.PlatformLevel]:
     """Step 10: the levels that the platform meets, by its certificate alone and with its TDX components."""
     levels = tcb.match_platform(
-        info.levels,
-        cpusvn=leaf.components,
-        pcesvn=leaf.pcesvn,
-        tee_tcb_svn=None if seam is None else seam.tee_tcb_svn,
+        info.levels, cpusvn=leaf.components, pcesvn=leaf.pcesvn, tee_tcb_svn=tee_tcb_svn
     )
     for level in levels:
         tcb.judge(level.evaluation, what="platform")
@@ -243,20 +246,22 @@ def _merge(
     levels: tuple[tcb.PlatformLevel, tcb.PlatformLevel],
     module: TcbEvaluation | None,
     qe: TcbEvaluation,
-    seam: Seam | None,
+    running: bytes | None,
+    newest_module_svn: int | None,
 ) -> str:
     """Step 11: one word for platform, module and quoting enclave together."""
-    status = tcb.merge(levels[1].evaluation.status, None if module is None else module.status)
-    if seam is not None and seam.tee_tcb_svn_2 is not None and qe.status == tcb.UP_TO_DATE:
-        version = seam.tee_tcb_svn_2[1]
-        newest = identity.module_of_version(info, version).levels if version else ()
+    by_certificate, by_report = (level.evaluation.status for level in levels)
+    module_status = None if module is None else module.status
+    status = tcb.merge(by_report, module_status)
+    old_alone = tcb.old_module_alone(status, by_certificate=by_certificate, module=module_status)
+    if running is not None and qe.status == tcb.UP_TO_DATE and old_alone:
+        newest = info.levels[0]
         status = tcb.relaunch(
             status,
-            by_certificate=levels[0].evaluation.status,
-            module=None if module is None else module.status,
-            tee_tcb_svn_2=seam.tee_tcb_svn_2,
-            newest=info.levels[0],
-            newest_module_svn=newest[0].isvsvn if newest else None,
+            by_certificate=by_certificate,
+            running=running,
+            newest=newest,
+            newest_module_svn=newest.tdx_components[0] if newest_module_svn is None else newest_module_svn,
         )
     return tcb.merge(status, qe.status)
 

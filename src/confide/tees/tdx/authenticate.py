@@ -91,7 +91,7 @@ def authenticate(
        debug mode, ISVSVN at a level that is not revoked (4.1.2.4.15). The TDX module is one of TCB info: signer, attributes,
        its version, the level of its SVN (4.1.2.4.11).
     10. TCB: the highest level all of whose components the platform meets, the certificate's and the report's
-        (4.1.2.4.17.1 to 17.4).
+        (4.1.2.4.17.1 to 17.4). For TDX 1.5 the module that runs now must be known and not revoked, too.
     11. One status for platform, module and quoting enclave, and for TDX 1.5 whether a relaunch would mend it.
 
     What a status is worth is for the policy; ``Revoked`` and words that Intel has not documented are refused here. Steps 2 to
