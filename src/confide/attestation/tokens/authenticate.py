@@ -82,6 +82,8 @@ def authenticate(
     """
     token = wire.decode(data)
     kind = kinds.of(token.claims)
+    if token.form == "cwt" and kind != "ear":
+        raise MalformedError("unknown_format", "tokens of this issuer are no CWTs")
     module = kinds.KINDS[kind]
     issuer = kinds.issuer(kind, token.claims)
     if any(signed.algorithm not in module.ALGORITHMS for signed, _ in token.statements):
