@@ -482,8 +482,16 @@ def test_ev_14_oversized_and_numerous_documents_are_refused_before_they_are_read
     assert dcap.judged(tee, data, big, (made.anchor,)) == ["malformed.limit_exceeded"]
     many = Endorsements(documents=tuple(EvidencePart("intel-collateral", b"%d" % n) for n in range(17)))
     assert dcap.judged(tee, data, many, (made.anchor,)) == ["malformed.limit_exceeded"]
-    crls = Endorsements(crls=tuple(b"%d" % n for n in range(65)))
-    assert dcap.judged(tee, data, crls, (made.anchor,))[0].startswith("malformed.")
+    _, own = made.evidence(dcap.REPORT_DATA)
+    lists = tuple(made.crl("processor", this_update=dcap.AT - n * SECOND) for n in range(33))
+    few, more = Endorsements(crls=lists[:30]), Endorsements(crls=lists)
+    assert dcap.judged(tee, data, own.merge(few), (made.anchor,)) == ["accepted"]
+    assert dcap.judged(tee, data, own.merge(more), (made.anchor,)) == ["malformed.limit_exceeded"]
+    sixteen = [made.collateral(tcb_info={"tcbEvaluationDataNumber": n}) for n in range(17)]
+    for count, code in ((16, "accepted"), (17, "malformed.limit_exceeded")):
+        documents = tuple(EvidencePart("intel-collateral", one) for one in sixteen[:count])
+        # Each has the same two CRLs.
+        assert dcap.judged(tee, data, Endorsements(documents=documents), (made.anchor,)) == [code]
 
 
 @pytest.mark.parametrize("tee", dcap.TEES)

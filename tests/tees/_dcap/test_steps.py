@@ -123,3 +123,19 @@ def test_ev_30_a_module_that_nobody_looked_at_lets_nothing_pass(monkeypatch: pyt
     with pytest.raises(NotGenuine) as caught:
         dcap.accepted(dcap.platform("tdx"))
     assert caught.value.code == "not_genuine.chain_invalid"
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+@pytest.mark.parametrize("length", [2, 3])
+def test_ev_30_a_chain_whose_crls_nobody_looked_at_lets_nothing_pass(
+    monkeypatch: pytest.MonkeyPatch, tee: str, length: int
+) -> None:
+    check = chain.check_crls
+
+    def skipping(one: chain.Chain, *rest: Any, **named: Any) -> Any:
+        return None if len(one.path) == length else check(one, *rest, **named)
+
+    monkeypatch.setattr(chain, "check_crls", skipping)
+    with pytest.raises(NotGenuine) as caught:
+        dcap.accepted(dcap.platform(tee))
+    assert caught.value.code == "not_genuine.chain_invalid"
