@@ -15,12 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from confide.attestation import ear
-from confide.attestation.evidence import Endorsements, EvidencePart
+from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
+from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.result import AttestationResult, Tier, Vector
 from confide.attestation.tokens import ear as tokens_ear
 from confide.attestation.verifier import Verifier
 from confide.crypto import cose, jose
 from confide.crypto.signing import SigningKey
+from confide.simulator import nvidia
 from confide.wire import cbor
 from support import bundles, snp, tokens
 from support.refusal import code_of, only_typed_errors
@@ -175,6 +177,39 @@ def test_sim_03_a_simulated_result_stays_simulated_in_its_token(form: str) -> No
     assert submod["ear_status"] == claims_["ear_status"] == "contraindicated"
     assert submod["ear_trustworthiness_vector"]["hardware"] == 97
     assert submod["ear_trustworthiness_vector"]["instance-identity"] == 97
+
+
+def test_a_submodule_for_each_device() -> None:
+    """A guest with a GPU beside it, of which nothing shows that they belong together."""
+    gpu = nvidia.Platform.create()
+    report, own = gpu.evidence(NONCE)
+    guest = snp.mint(version=5).evidence
+    tables = {
+        "snp": {"measurement": [snp.MEASUREMENT.hex()]},
+        "nvidia": {"require_binding": False},
+    }
+    verifier = Verifier(
+        AppraisalPolicy.from_table({"tees": ["snp", "nvidia"], "reference": tables}),
+        extra_anchors=(snp.authority().anchor(), gpu.anchor),
+        allow_simulated=True,
+    )
+    both = Evidence(
+        guest.platform,
+        devices=(EvidencePart("nvidia", report),),
+        endorsements=guest.endorsements.merge(own),
+    )
+    given = verifier.verify(both, at=snp.AT)
+
+    found = ear.to_claims(given, **WHO)
+
+    assert list(found["submods"]) == ["snp", "nvidia-0"]
+    device = found["submods"]["nvidia-0"]
+    assert device["confide"] == {"tee": "nvidia", "simulated": True, "binding": "unproven"}
+    assert device["eat_nonce"] == tokens.b64(NONCE)
+    assert device["ear_status"] == found["ear_status"] == "contraindicated"
+    assert found["submods"]["snp"]["ear_status"] == "affirming"
+    assert ear.read(found).tier is given.tier is Tier.CONTRAINDICATED
+    assert ear.from_cbor(cbor.encode(ear._to_cbor(found))) == found
 
 
 # Read.
