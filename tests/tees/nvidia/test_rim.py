@@ -401,10 +401,33 @@ def test_attributes_in_which_the_two_canonical_forms_differ_are_refused(before: 
         ("<ns0:Entity", "<ns0:Link></ns0:Link><ns0:Entity"),
         ("<ns0:Entity", "<ns0:Meta></ns0:Meta><ns0:Entity"),
         (' tagId="', ' tag="'),
+        ('product="GH100"', 'product="GH\u0430100"'),
+        ('product="GH100"', 'product="GH&#9;100"'),
+        ('product="GH100"', f'product="{"G" * 33}"'),
+        ('name="Measurement_7"', f'name="{"M" * 65}"'),
+        ("<ns0:Resource ", "<ns0:Directory "),
     ],
 )
 def test_a_signed_document_in_another_form_is_refused_all_the_same(before: str, after: str) -> None:
-    assert verdict(resigned(before, after)).startswith("malformed.")
+    def change(text: str) -> str:
+        made = _replaced(text, before, after)
+        return made.replace("</ns0:Resource>", "</ns0:Directory>", 1) if "Directory" in after else made
+
+    assert verdict(document(change=change)).startswith("malformed.")
+
+
+def test_numbers_of_measurements_and_values_are_bounded() -> None:
+    value = b"\x01" * 48
+
+    assert verdict(document(golden={7: (value,) * 16}, inactive=())) == ""
+    assert verdict(document(golden={7: (value,) * 17}, inactive=())) == "malformed.limit_exceeded"
+    assert verdict(document(golden={255: (b"\x01",)}, inactive=())) == ""
+    assert verdict(document(golden={256: (b"\x01",)}, inactive=())) == "malformed.limit_exceeded"
+    assert verdict(document(golden={}, inactive=())) == "malformed.limit_exceeded"
+    assert verdict(document(tag_id="0" * 128)) == ""
+    assert verdict(document(tag_id="0" * 129)) == "malformed.non_canonical"
+    name = "M" * 64
+    assert verdict(resigned('name="Measurement_7"', f'name="{name}"')) == ""
 
 
 def test_no_payload_and_another_root_element_are_refused() -> None:
