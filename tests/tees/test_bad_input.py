@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -186,6 +187,41 @@ def test_ev_14_endorsements_of_a_hundred_megabytes_are_refused_or_no_business_of
         # A Nitro document needs nothing from beside it, and looks at nothing but CRLs.
         assert codes or tee == "nitro"
         assert not any(code.startswith("attestation.") for code in codes)
+
+
+_BOMBS = (
+    b"\x00", b"\x81", b"\x9f", b"\xa1\x00", b"\x5a\x00\x0f\xff\xff", b"\xd8\x23", b"[", b"[1e99,", b'{"a":', b'"\\u0041",',
+    b'{"version":1,"x":[', b"A", b".", b"eyJhbGciOiJFUzI1NiJ9.", b"-----BEGIN CERTIFICATE-----\n", b"<a>", b"\xff",
+)  # fmt: skip
+
+
+@EVERY
+@pytest.mark.parametrize("fill", _BOMBS)
+def test_ev_14_a_megabyte_that_begins_well_is_refused_in_time(tee: str, fill: bytes) -> None:
+    """As long as evidence may be, with the start of a good one or of none, and nesting, lists or text without end."""
+    whole = every_tee.data(tee)
+    for head in (whole, whole[: len(whole) // 2], b"", b'{"version":1,', b"eyJhbGciOiJFUzI1NiJ9."):
+        data = (head + fill * (formats.MAX_EVIDENCE // len(fill) + 1))[: formats.MAX_EVIDENCE]
+        for format_ in ("auto", tee, "token"):
+            with bounded(seconds=1, megabytes=64), pytest.raises(ConfideError) as caught:
+                formats.read(data, format=format_)
+            assert isinstance(caught.value, MalformedError | NotGenuine)
+
+
+@EVERY
+@pytest.mark.parametrize("fill", _BOMBS)
+def test_ev_14_a_document_that_begins_well_is_refused_in_time(tee: str, fill: bytes) -> None:
+    """As long as a file of endorsements may be, in every place where documents are looked at."""
+    case = every_tee.case(tee)
+    own = {part.format: part.data for part in case.endorsements.documents}
+    for kind in ("intel-collateral", "nvidia-rim", "ocsp", "event-log", "jwks"):
+        for head in dict.fromkeys((own.get(kind, b""), b"")):
+            huge = (head + fill * (formats.MAX_FILE // len(fill) + 1))[: formats.MAX_FILE]
+            documents = (EvidencePart(kind, huge), *case.endorsements.documents)
+            evidence = replace(case, endorsements=replace(case.endorsements, documents=documents))
+            with bounded(seconds=1, megabytes=64):
+                codes = every_tee.refusal(tee, evidence)
+            assert not any(code.startswith("attestation.") for code in codes)
 
 
 @EVERY
