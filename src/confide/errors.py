@@ -26,7 +26,7 @@ input nothing but these escapes the public API.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 __all__ = [
     "AttestationError",
@@ -118,10 +118,14 @@ class NotGenuine(AttestationError):
 
 
 class NotAcceptable(AttestationError):
-    """The evidence is genuine and describes something that the policy does not accept."""
+    """The evidence is genuine and describes something that the policy does not accept.
+
+    Where a Verifier refuses, ``claims`` are the authenticated claims of the platform and its devices, for whoever asked.
+    """
 
     family = "not_acceptable"
     default_stage = "policy"
+    claims: tuple[Any, ...] = ()
 
 
 class EndorsementsMissing(AttestationError):

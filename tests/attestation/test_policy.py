@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from confide.attestation import schemes
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.reference import ReferenceValues
 from confide.errors import ConfideError, ConfigurationError, NotAcceptable

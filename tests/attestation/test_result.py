@@ -126,7 +126,7 @@ def test_every_error_has_a_verdict_and_none_of_them_is_accepted(error: ConfideEr
     assert refusal(error)["verdict"] == expected
 
 
-def test_a_refusal_names_every_finding_and_no_claim() -> None:
+def test_a_refusal_names_every_finding_and_no_claim_that_was_not_authenticated() -> None:
     error = NotAcceptable("debug", "one", further=(Reason("not_acceptable.vmpl", "policy", "two", "hint"),))
 
     shown = refusal(error)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from confide.attestation import binding, schemes, verifier, vouching
+from confide.attestation import binding, result, schemes, verifier, vouching
 from confide.attestation.claims import Claims
 from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.result import AttestationResult
@@ -689,3 +689,20 @@ def test_nothing_but_errors_of_confide_leaves_the_verifier_for_damaged_bundles()
             with pytest.raises(ConfideError) as caught:
                 ready.verify(damaged, at=snp.AT, **ASKED)
             assert caught.value.code != "attestation.internal", position
+
+
+def test_what_is_genuine_and_not_acceptable_is_shown_and_what_is_not_genuine_is_not() -> None:
+    debug = snp.mint(report={"policy": 0x30000 | 1 << 19})
+    anchors = (debug.authority.anchor(),)
+
+    with pytest.raises(NotAcceptable) as unacceptable:
+        snp.verify(debug, anchors=anchors)
+    with pytest.raises(NotGenuine) as forged:
+        snp.verify(debug.tamper(0x2A0, bytes(48)), anchors=anchors)
+
+    shown: Any = result.refusal(unacceptable.value)
+    assert (shown["verdict"], shown["tee"]) == ("not_acceptable", "snp")
+    assert shown["claims"]["guest_policy"]["debug"] is True
+    assert shown["vouched_by"]
+    assert result.refusal(forged.value)["claims"] == {}
+    assert result.refusal(forged.value)["tee"] is None

@@ -191,9 +191,12 @@ class AttestationResult:
 
 
 def _verified_json(claims: Claims, vector: Vector) -> dict[str, object]:
+    return {**_claims_json(claims), "vector": vector.to_json()}
+
+
+def _claims_json(claims: Claims) -> dict[str, object]:
     return {
         "claims": dict(schemes.scheme(claims.tee).appraise.describe(claims)),
-        "vector": vector.to_json(),
         "checks": [
             {"name": check.name, "outcome": check.outcome, "detail": check.detail} for check in claims.checks
         ],
@@ -255,9 +258,11 @@ def verdict(error: ConfideError) -> Verdict:
 
 
 def refusal(error: ConfideError) -> dict[str, object]:
-    """A refusal in the shape of ``AttestationResult.to_json``; it shows no field of the evidence."""
+    """A refusal in the shape of ``AttestationResult.to_json``. It shows what the evidence says only where that has been
+    authenticated: it is genuine then, and not acceptable.
+    """
     reasons = error.reasons if isinstance(error, AttestationError) else (error.reason,)
-    return {
+    shown: dict[str, object] = {
         "verdict": verdict(error),
         "tee": None,
         "simulated": None,
@@ -265,6 +270,18 @@ def refusal(error: ConfideError) -> dict[str, object]:
         "reasons": [_reason_json(reason) for reason in reasons],
         "claims": {},
     }
+    if isinstance(error, NotAcceptable) and error.claims:
+        platform, *devices = error.claims
+        shown |= {
+            "tee": platform.tee,
+            "simulated": any(claims.simulated for claims in error.claims),
+            **_claims_json(platform),
+            "parts": [
+                {"tee": claims.tee, "simulated": claims.simulated, **_claims_json(claims)}
+                for claims in devices
+            ],
+        }
+    return shown
 
 
 def raise_first(genuine: list[Reason], missing: list[Reason]) -> None:
@@ -275,10 +292,19 @@ def raise_first(genuine: list[Reason], missing: list[Reason]) -> None:
             raise _with(kind, found[0], rest)
 
 
-def raise_unacceptable(found: list[Reason]) -> None:
-    """Raise the collected findings against the policy; return if none."""
-    if found:
-        raise _with(NotAcceptable, found[0], tuple(found[1:]))
+def raise_unacceptable(found: list[Reason], claims: tuple[Claims, ...] = ()) -> None:
+    """Raise the collected findings against the policy, with the claims that they are about; return if none."""
+    if not found:
+        return
+    error = NotAcceptable(
+        found[0].code.removeprefix(f"{NotAcceptable.family}."),
+        found[0].message,
+        hint=found[0].hint,
+        stage=found[0].stage,
+        further=tuple(found[1:]),
+    )
+    error.claims = claims
+    raise error
 
 
 def _with(kind: type[AttestationError], first: Reason, further: tuple[Reason, ...]) -> AttestationError:

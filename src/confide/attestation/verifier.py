@@ -131,7 +131,7 @@ class Verifier:
         bindings = [_device_binding(claims, bound.root) for claims in devices]
         for claims, belongs in zip(devices, bindings, strict=True):
             found += self._bound(claims, belongs)
-        result.raise_unacceptable(found)
+        result.raise_unacceptable(found, every)
         if bound.freshness == "not checked":
             material = None  # The report does not vouch for it.
         return result.accepted(
