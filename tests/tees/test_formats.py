@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
-from confide.errors import ConfideError, ConfigurationError, MalformedError
+from confide.errors import ConfideError, ConfigurationError, MalformedError, NotAcceptable
 from confide.tees import fetch, formats
 from confide.tees.snp import wire
 from support import bundles, snp
@@ -244,3 +244,16 @@ def test_explaining_evidence_shows_its_fields_and_trusts_nothing() -> None:
     assert material["purpose"] == "channel"
     assert "product" not in old
     json.dumps([shown, bundle])
+
+
+@pytest.mark.parametrize("usage", [0x1001, 0x1002, 0x1003])
+@pytest.mark.parametrize("algorithm", [0x0002, 0x0102])
+def test_a_report_of_sev_without_snp_is_refused_by_a_code_of_its_own(usage: int, algorithm: int) -> None:
+    report = bytes(0x34) + usage.to_bytes(4, "little") + algorithm.to_bytes(4, "little") + bytes(148)
+
+    with pytest.raises(NotAcceptable) as caught:
+        formats.read(report)
+    assert caught.value.code == "not_acceptable.sev_without_snp"
+    for other in (report + b"\0", report[:-1], report.replace(usage.to_bytes(4, "little"), bytes(4))):
+        with pytest.raises(MalformedError):
+            formats.read(other)

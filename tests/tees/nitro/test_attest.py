@@ -178,8 +178,9 @@ def test_a_nonce_and_a_key_of_the_callers_are_passed_on_and_compared() -> None:
     document = wire.decode_document(found.document(user_data=b"u", nonce=b"n", public_key=b"k"))
 
     assert (document.user_data, document.nonce, document.public_key) == (b"u", b"n", b"k")
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError) as caught:
         found.document(nonce=bytes(1025))
+    assert caught.value.code == "configuration.nsm"
 
 
 def test_the_largest_request_that_the_fields_allow_is_taken_by_the_kernel() -> None:
@@ -311,8 +312,9 @@ def test_registers_are_numbered_0_to_31(index: int) -> None:
     found, driver = device("LockPCR")
 
     for call in (found.lock_pcr, found.describe_pcr, lambda i: found.extend_pcr(i, b"x")):
-        with pytest.raises(ConfigurationError):
+        with pytest.raises(ConfigurationError) as caught:
             call(index)
+        assert caught.value.code == "configuration.pcr"
     assert driver.requests == []
 
 

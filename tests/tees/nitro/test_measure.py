@@ -275,9 +275,13 @@ def test_registers_3_and_4_follow_from_role_and_instance() -> None:
     arn = "arn:aws:iam::123456789012:role/enclave"
 
     assert measure.pcr3_of_role(arn) == hashlib.sha384(bytes(48) + arn.encode()).digest()
-    for wrong in (measure.pcr3_of_role, measure.pcr4_of_instance):
-        with pytest.raises(ConfigurationError):
+    for wrong, code in (
+        (measure.pcr3_of_role, "configuration.pcr3"),
+        (measure.pcr4_of_instance, "configuration.pcr4"),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
             wrong("enclave")
+        assert caught.value.code == code
 
 
 def test_an_image_becomes_reference_values() -> None:
