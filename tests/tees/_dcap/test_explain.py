@@ -91,3 +91,43 @@ def test_dcap_20_a_crl_that_covers_a_part_only_does_not_count(tee: str, role: st
 
     found = dcap.refused(made, collateral={"document": {key: made.crl(role, extensions=partial).hex()}})
     assert set(found) == {"endorsements_missing.crl"}
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+def test_a_quote_is_recognised_by_its_header_alone(tee: str) -> None:
+    recognises = {"sgx": sgx_wire.recognises, "tdx": tdx_wire.recognises}
+    other = "tdx" if tee == "sgx" else "sgx"
+    made = dcap.platform(tee)
+    for header, expected in (
+        ({}, True),
+        ({"version": 6}, True),  # Intel's enclave, so that decoding it can say what is wrong.
+        ({"attestation_key_type": 3}, True),
+        ({"qe_vendor_id": bytes(16)}, True),
+        ({"qe_vendor_id": bytes(16), "attestation_key_type": 3}, False),
+        ({"qe_vendor_id": bytes(16), "version": 6}, False),
+        ({"tee_type": 0x82}, False),
+    ):
+        data = made.quote(dcap.REPORT_DATA, header=header)
+        assert recognises[tee](data) == expected, header
+        assert not recognises[other](data)
+    assert not recognises[tee](made.quote(dcap.REPORT_DATA, padding=bytes(64 * 1024)))
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+def test_of_several_identities_that_of_the_own_enclave_is_spoken_of(tee: str) -> None:
+    made = dcap.platform(tee)
+    old = made.collateral(identity={"nextUpdate": "2026-05-30T00:00:00Z"})
+    other = made.collateral(identity={"id": "QVE"})
+    for order in ((old, other), (other, old)):
+        endorsements = dcap.document(order[0]).merge(dcap.document(order[1]))
+        found = dcap.judged(tee, made.quote(dcap.REPORT_DATA), endorsements, (made.anchor,))
+        assert found == ["endorsements_missing.collateral_expired"]
+
+
+@pytest.mark.parametrize("tee", dcap.TEES)
+def test_a_document_of_256_kib_is_read_and_one_byte_more_is_not(tee: str) -> None:
+    made = dcap.platform(tee)
+    data = made.collateral()
+    for size, code in ((256 * 1024, "accepted"), (256 * 1024 + 1, "malformed.limit_exceeded")):
+        given = dcap.document(data + b" " * (size - len(data)))
+        assert dcap.judged(tee, made.quote(dcap.REPORT_DATA), given, (made.anchor,)) == [code]
