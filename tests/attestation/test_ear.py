@@ -276,7 +276,10 @@ def test_ear_01_the_tier_is_never_better_than_the_worst_claim(vector: dict[str, 
     found = only_typed_errors(tokens_ear.read, claims(submods={"cpu": submod}), {})
     if found is not None:
         worst = max((Tier.of(value) for value in vector.values()), default=Tier.NONE)
-        assert found.tier >= max(worst, Tier[status.upper()])
+        if status == "none":
+            assert found.tier is (worst if worst is Tier.CONTRAINDICATED else Tier.NONE)
+        else:
+            assert found.tier >= max(worst, Tier[status.upper()])
         assert found.vector.tier >= worst
         assert found.vector.tier >= Tier[status.upper()]
 
@@ -325,11 +328,33 @@ def test_ear_04_submodules_that_are_none_are_refused(submods: object) -> None:
 @pytest.mark.parametrize("status", ["none", "warning", "contraindicated"])
 def test_a_verdict_that_is_not_affirming_is_refused_by_default(status: str) -> None:
     given = tokens.case("ear").changed("submods/cpu/ear_status", status)
-    # `none` beside affirming claims counts by those.
-    assert given.codes() == ([] if status == "none" else ["not_acceptable.attributes"])
+    assert given.codes() == ["not_acceptable.attributes"]
     if status == "warning":
         accepted = given.pinned(tier="warning").accept()
         assert accepted.tier is Tier.WARNING
+    else:
+        # `none` beside affirming claims is the verifier's choice not to affirm.
+        assert given.pinned(tier="warning").codes() == ["not_acceptable.attributes"]
+
+
+@pytest.mark.parametrize("status", ["none", "warning", "contraindicated"])
+def test_ear_01_an_overall_status_worse_than_every_part_counts(status: str) -> None:
+    given = tokens.case("ear").changed("ear_status", status)
+    assert given.codes() == ["not_acceptable.attributes"]
+    assert given.pinned(tier="warning").codes() == (
+        [] if status == "warning" else ["not_acceptable.attributes"]
+    )
+    if status == "warning":
+        assert given.pinned(tier="warning").accept().tier is Tier.WARNING
+
+
+@pytest.mark.parametrize("other", ["affirming", "warning"])
+def test_ear_01_an_attester_of_which_nothing_is_claimed_is_not_hidden_by_a_warning(other: str) -> None:
+    cpu = tokens.EAR["submods"]["cpu"]
+    silent = {name: value for name, value in cpu.items() if name != "ear_trustworthiness_vector"}
+    parts = {"a": silent | {"ear_status": "none"}, "b": cpu | {"ear_status": other}}
+    given = tokens.case("ear").changed("submods", parts)
+    assert given.pinned(tier="warning").codes() == ["not_acceptable.attributes"]
 
 
 def test_a_verdict_that_claims_nothing_is_refused() -> None:

@@ -73,7 +73,9 @@ _OLD_NAMES: Final = ("verifier-id", "raw-evidence", "status", "trustworthiness-v
 
 @dataclass(frozen=True, slots=True)
 class Appraisal:
-    """The result about one attester. ``nonce`` is the evidence's own; ``claims`` everything that stands there."""
+    """The result about one attester: ``tier`` is its status, or its worst claim where the status claims nothing and that is
+    contraindicated. ``nonce`` is the evidence's own; ``claims`` everything that stands there.
+    """
 
     tier: Tier
     vector: Vector
@@ -84,19 +86,27 @@ class Appraisal:
 
 @dataclass(frozen=True, slots=True)
 class Ear:
-    """An EAR's claims; whoever reads them has verified its signature, or has nothing."""
+    """An EAR's claims; whoever reads them has verified its signature, or has nothing. ``status`` is that of the whole, if there
+    is one.
+    """
 
     profile: str
     developer: str
     build: str
     nonce: bytes | None
+    status: Tier | None
     submods: Mapping[str, Appraisal]
 
     @property
     def tier(self) -> Tier:
-        """The worst tier among the attesters; ``NONE`` if nothing is claimed of one of them."""
-        tiers = [appraisal.tier for appraisal in self.submods.values()]
-        return Tier.NONE if Tier.NONE in tiers and max(tiers) <= Tier.AFFIRMING else max(tiers)
+        """The worst tier among the attesters and of the whole; ``NONE`` if nothing is claimed of one of them."""
+        own = () if self.status is None else (self.status,)
+        return _worst(*own, *(appraisal.tier for appraisal in self.submods.values()))
+
+
+def _worst(*tiers: Tier) -> Tier:
+    # What claims nothing is not made good by a warning beside it, which a policy may accept.
+    return Tier.NONE if Tier.NONE in tiers and max(tiers) < Tier.CONTRAINDICATED else max(tiers)
 
 
 def read(claims: Mapping[str, Any]) -> Ear:
@@ -119,17 +129,18 @@ def read(claims: Mapping[str, Any]) -> Ear:
     if not 1 <= len(submods) <= MAX_SUBMODS:
         raise MalformedError("limit_exceeded", f"an EAR has 1 to {MAX_SUBMODS} submodules")
     found = {name: _appraisal(value, separator) for name, value in submods.items()}
-    ear = Ear(
+    named = claims.get(_key("status", separator))
+    status = None if named is None else _tier(named)
+    if status is not None:
+        _check_status(status, max(appraisal.tier for appraisal in found.values()))
+    return Ear(
         profile=profile,
         developer=identity.text("developer", 512),
         build=identity.text("build", 512),
         nonce=_nonce(outer, separator),
+        status=status,
         submods=found,
     )
-    status = claims.get(_key("status", separator))
-    if status is not None:
-        _check_status(_tier(status), max(appraisal.tier for appraisal in found.values()))
-    return ear
 
 
 def _key(name: str, separator: str) -> str:
@@ -165,7 +176,7 @@ def _appraisal(value: object, separator: str) -> Appraisal:
         inner.mapping(f"ear{separator}veraison{separator}key{_HYPHEN[separator]}attestation", default=None)
     )
     return Appraisal(
-        tier=max(status, vector.tier),
+        tier=_worst(status, max(status, vector.tier)),
         vector=vector,
         policy_ids=tuple(ids),
         nonce=_nonce(inner, separator),
