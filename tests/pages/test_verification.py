@@ -199,9 +199,8 @@ def test_a_refusal_names_every_finding_with_its_code_and_what_to_do() -> None:
     for reason in reasons:
         assert reason["code"] in shown
         assert reason["hint"].replace("`", "") in shown.replace(" ,", ",") or "`" in reason["hint"]
-    assert "AMD SEV-SNP, by its own word" in shown
-    assert "What was proved" not in shown
-    assert "None of it is verified" in shown
+    assert shown.index("Why it was refused") < shown.index("What was proved")
+    assert "None of it is verified" not in shown
 
 
 def test_a_measurement_that_is_not_accepted_stands_beside_those_that_are() -> None:
@@ -210,13 +209,36 @@ def test_a_measurement_that_is_not_accepted_stands_beside_those_that_are() -> No
     shown = words(page)
 
     assert outcome["verdict"] == "not_acceptable"
-    row = shown[shown.index("found, as decoded") : shown.index("The policy #")]
+    row = shown[shown.index("the evidence says") : shown.index("The policy #")]
     assert row.index(snp.MEASUREMENT.hex()) < row.index(other.hex()) < row.index("not listed")
-    # Evidence that is not genuine has nothing to compare.
-    forged = render(
-        {"verdict": "not_genuine"}, evidence_fields={"platform": {"format": "snp", "measurement": "00"}}
-    )
-    assert "as decoded" not in words(forged).replace("as it was decoded", "")
+    assert "Evidence of AMD SEV-SNP Judged" in shown
+    assert "the trusted root ARK-Genoa" in shown
+
+
+def test_of_evidence_that_is_not_genuine_nothing_is_shown_as_verified() -> None:
+    case = snp.mint(version=5)
+    outcome, page = outcome_of(case.tamper(0x90, b"\xff"))
+    shown = words(page)
+
+    assert outcome["verdict"] == "not_genuine"
+    assert "AMD SEV-SNP, by its own word" in shown
+    assert "None of it is verified" in shown
+    for heading in ("What was proved", "Who vouches for it", "All verified claims", "the evidence says"):
+        assert heading not in shown
+    # Even where a careless caller leaves claims in.
+    careless = words(render(ACCEPTED | {"verdict": "not_genuine"}))
+    assert "What was proved" not in careless
+    assert "All verified claims" not in careless
+
+
+def test_a_refusal_of_simulated_evidence_is_never_called_what_the_policy_asks_for() -> None:
+    outcome, page = outcome_of(snp.mint(version=5, report={"vmpl": 2}), simulated=True)
+    shown = words(page)
+
+    assert (outcome["verdict"], outcome["simulated"]) == ("not_acceptable", True)
+    assert shown.index("SIMULATED") < shown.index("Not acceptable, simulated")
+    assert "It does not say what the policy asks for" in shown
+    assert "Accepted" not in shown
 
 
 @pytest.mark.parametrize(

@@ -84,28 +84,32 @@ def render(
     body: list[Markup] = []
     if simulated:
         body.append(_simulated())
-    claimed = "" if accepted else _claimed(evidence_fields)
+    # What is refused as not acceptable is genuine all the same, and comes with what was authenticated.
+    genuine = accepted or (verdict == "not_acceptable" and bool(outcome.get("claims")))
+    claimed = "" if genuine else _claimed(evidence_fields)
     body.append(_head(outcome, verdict, evidence_digest, policy_text, at, claimed=claimed))
-    devices = list(enumerate(maps(outcome.get("parts")), start=1)) if accepted else []
+    devices = list(enumerate(maps(outcome.get("parts")), start=1)) if genuine else []
+    shown_devices = [_device(part, number, policy, accepted=accepted) for number, part in devices]
     if accepted:
         body += verified.proof(outcome)
         body.append(_not_proved(outcome))
         body += verified.findings(outcome, policy)
-        body += [_device(part, number, policy) for number, part in devices]
+        body += shown_devices
         body.append(_validity(outcome, evidence_fields, at))
     else:
         body.append(_refusal(outcome, verdict))
-        compared = verified.expected(evidence_fields, policy) if verdict == "not_acceptable" else []
-        if compared:
-            body.append(section("What the policy accepts, and what was found", *compared))
+        if genuine:
+            body += verified.findings(outcome, policy, accepted=False)
+            body += verified.proof(outcome)
+            body += shown_devices
     body.append(section("The policy", _policy_text(policy_text)))
-    if accepted:
+    if genuine:
         body.append(verified.all_claims(outcome, "All verified claims"))
         body += [
             verified.all_claims(part, f"All verified claims of device {number}") for number, part in devices
         ]
     if evidence_fields:
-        body.append(_decoded(evidence_fields, accepted=accepted))
+        body.append(_decoded(evidence_fields, genuine=genuine))
     body.append(_foot())
     return document(
         *body,
@@ -148,10 +152,13 @@ def _head(
     title, sentence = _VERDICTS.get(verdict, _VERDICTS["undecided"])
     simulated = outcome.get("simulated") is True
     if simulated:
-        title, sentence = (
-            f"{title}, simulated",
-            "It says what the policy asks for, and proves nothing about hardware.",
+        title = f"{title}, simulated"
+        says = (
+            "says what the policy asks for"
+            if verdict == "accepted"
+            else "does not say what the policy asks for"
         )
+        sentence = f"It {says}, and proves nothing about hardware."
     tier = str(outcome.get("tier"))
     chips: list[object] = []
     if outcome.get("tier") is not None:
@@ -208,7 +215,9 @@ def _mark(verdict: str) -> Markup:
     )
 
 
-def _device(part: Mapping[str, object], number: int, policy: Mapping[str, object]) -> Markup:
+def _device(
+    part: Mapping[str, object], number: int, policy: Mapping[str, object], *, accepted: bool
+) -> Markup:
     simulated = part.get("simulated") is True
     name = _tee(part.get("tee"), simulated=simulated)
     binding = str(part.get("binding"))
@@ -216,10 +225,10 @@ def _device(part: Mapping[str, object], number: int, policy: Mapping[str, object
         "section",
         element("p", f"Device {number}", class_="eyebrow"),
         element("h2", name),
-        element("p", element("strong", binding), ". ", _BINDINGS.get(binding, "")),
+        element("p", element("strong", binding), ". ", _BINDINGS.get(binding, "")) if accepted else "",
         class_=tone(str(part.get("tier"))),
     )
-    return join(lead, *verified.proof(part), *verified.findings(part, policy))
+    return join(lead, *verified.proof(part), *verified.findings(part, policy, accepted=accepted))
 
 
 def _not_proved(outcome: Mapping[str, object]) -> Markup:
@@ -284,10 +293,10 @@ def _validity(outcome: Mapping[str, object], evidence_fields: Mapping[str, objec
     )
 
 
-def _decoded(fields: Mapping[str, object], *, accepted: bool) -> Markup:
+def _decoded(fields: Mapping[str, object], *, genuine: bool) -> Markup:
     warning = (
         "The file as it was decoded, before anything was checked. What counts are the verified claims above."
-        if accepted
+        if genuine
         else "The file as it was decoded. None of it is verified: whoever made these bytes may have written anything."
     )
     return element(

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 
 from confide.attestation.result import Tier
 from confide.errors import ConfideError
-from confide.pages.markup import Markup, code, element, join, table, tree, words
+from confide.pages.markup import Markup, code, element, join, table, text, tree, words
 
 __all__ = [
     "all_claims",
     "check_item",
-    "expected",
     "findings",
     "map_",
     "maps",
@@ -31,15 +30,23 @@ def proof(verified: Mapping[str, object]) -> list[Markup]:
     ]
 
 
-def findings(verified: Mapping[str, object], policy: Mapping[str, object]) -> list[Markup]:
+def findings(
+    verified: Mapping[str, object], policy: Mapping[str, object], *, accepted: bool = True
+) -> list[Markup]:
     """What the part says beside what the policy asks for, its security versions, and what follows."""
     tee = str(verified.get("tee"))
     claims = map_(verified.get("claims"))
-    found = [section("What the policy asks for, and what the evidence says", *_against(claims, policy, tee))]
+    found = [
+        section(
+            "What the policy asks for, and what the evidence says",
+            *_against(claims, policy, tee, accepted=accepted),
+        )
+    ]
     levels = _levels(claims, policy, tee)
     if levels:
         found.append(section("Security versions", *levels))
-    found.append(section("How far it may be trusted", _vector(verified)))
+    if verified.get("vector"):
+        found.append(section("How far it may be trusted", _vector(verified)))
     return found
 
 
@@ -99,74 +106,39 @@ def subject_name(subject: str) -> Markup:
     return join(element("b", common), element("span", rest, class_="rest"))
 
 
-def _against(claims: Mapping[str, object], policy: Mapping[str, object], tee: str) -> list[Markup]:
+def _against(
+    claims: Mapping[str, object], policy: Mapping[str, object], tee: str, *, accepted: bool
+) -> list[Markup]:
     """The policy's reference values beside the claims of the same name."""
     reference = map_(map_(policy.get("reference")).get(tee))
-    rows = []
+    rows: list[tuple[object, ...]] = []
     for name, wanted in reference.items():
         said = claims.get(
             name, claims.get(name.removeprefix("min_"), claims.get(f"reported_{name.removeprefix('min_')}"))
         )
         shown = element("strong", "any value is accepted") if wanted == "ANY" else tree(wanted, 1)
-        rows.append(
-            (
-                name,
-                shown,
-                tree(said, 1) if said is not None else element("span", "see all claims", class_="faint"),
-            )
-        )
+        known = element("span", "see all claims", class_="faint") if said is None else tree(said, 1)
+        rows.append((name, shown, known) if accepted else (name, shown, known, _listed(wanted, said)))
     if not rows:
         return [element("p", "The policy has no reference values for this part.", class_="soft")]
+    if not accepted:
+        return [table(("policy key", "accepted", "the evidence says", ""), rows, class_="stack")]
     note = "This list is the policy's; that the claims meet it is part of the verdict above."
     head = ("policy key", "accepted", "the evidence says")
     return [table(head, rows, class_="stack"), element("p", note, class_="soft")]
 
 
-def expected(fields: Mapping[str, object], policy: Mapping[str, object]) -> list[Markup]:
-    """Of evidence that is genuine and was not accepted: what the policy accepts, beside what the bytes say as decoded."""
-    found: list[Markup] = []
-    for part in (map_(fields.get("platform")), *maps(fields.get("devices"))):
-        reference = map_(map_(policy.get("reference")).get(str(part.get("format"))))
-        rows = [(name, wanted, _lookup(part, name)) for name, wanted in reference.items()]
-        shown = [_compared(name, wanted, said) for name, wanted, said in rows if said is not None]
-        if shown:
-            head = (part.get("format"), "accepted", "found, as decoded", "")
-            found.append(table(head, shown, class_="stack"))
-    return found
-
-
-def _compared(name: str, wanted: object, said: object) -> tuple[object, ...]:
-    listed = (
-        isinstance(wanted, list) and all(isinstance(one, str) for one in wanted) and isinstance(said, str)
-    )
-    mark: object = ""
-    if listed and isinstance(wanted, list):
-        known = said in wanted
-        mark = element(
-            "span",
-            "listed" if known else "not listed",
-            class_=f"chip {'affirming' if known else 'contraindicated'}",
-        )
-    shown = element("strong", "any value is accepted") if wanted == "ANY" else tree(wanted, 1)
-    return (name, shown, tree(said, 1), mark)
-
-
-def _lookup(part: Mapping[str, object], name: str) -> object:
-    """The value of a name in a tree of decoded fields, the nearest to its root; the quoting enclave's are other values."""
-    wanted = name.replace("_", " ")
-    level = [part]
-    for _ in range(4):
-        for one in level:
-            for key, value in one.items():
-                if str(key).replace("_", " ").lower() == wanted:
-                    return value
-        level = [
-            value
-            for one in level
-            for key, value in one.items()
-            if isinstance(value, Mapping) and "quoting" not in str(key)
-        ]
-    return None
+def _listed(wanted: object, said: object) -> Markup:
+    """Whether a value is one of a list of them; of floors, flags and the like the findings tell."""
+    if (
+        not isinstance(wanted, list)
+        or not isinstance(said, str)
+        or not all(isinstance(one, str) for one in wanted)
+    ):
+        return text("")
+    if said in wanted:
+        return element("span", "listed", class_="chip affirming")
+    return element("span", "not listed", class_="chip contraindicated")
 
 
 def _levels(claims: Mapping[str, object], policy: Mapping[str, object], tee: str) -> list[Markup]:
