@@ -143,6 +143,23 @@ def test_gpu_06_a_missing_a_doubled_and_a_surplus_gpu_are_refused() -> None:
     assert refusal(check) == ["not_acceptable.tee"]
 
 
+def test_gpu_06_gpus_alone_are_counted_too() -> None:
+    def alone(*there: nvidia.Platform) -> Evidence:
+        made = [one.evidence(b"\x01" * 32) for one in there]
+        endorsements = Endorsements()
+        for _, own in made:
+            endorsements = endorsements.merge(own)
+        first, *others = (EvidencePart("nvidia", report) for report, _ in made)
+        return Evidence(first, tuple(others), endorsements=endorsements)
+
+    one, two = gpu(1), gpu(2)
+    ready = verifier({"nvidia": {"count": 2}}, one, two)
+
+    assert len(ready.verify(alone(one, two), at=AT).parts) == 1
+    assert refusal(lambda: ready.verify(alone(one), at=AT)) == ["not_acceptable.attributes"]
+    assert refusal(lambda: ready.verify(alone(one, one), at=AT)) == ["not_acceptable.identity"]
+
+
 def test_ear_04_a_device_that_the_policy_names_must_be_there() -> None:
     case = snp.mint(version=5)
 

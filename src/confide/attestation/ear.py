@@ -373,11 +373,20 @@ def _claim_from_cbor(name: str, item: Any) -> Any:
         return _from_cbor(item)
     if name == "ear_status" and type(item) is int:
         return next((word for word, number in _TIERS.items() if number == item), item)
-    if isinstance(item, bytes):
-        if name not in _BYTES:
-            raise MalformedError("non_canonical", "a claim of the EAR is of another type")
-        return _b64(item)
-    return item
+    if isinstance(item, bytes) and name not in _BYTES:
+        raise MalformedError("non_canonical", "a claim of the EAR is of another type")
+    return _to_json(item)
+
+
+def _to_json(item: Any) -> Any:
+    """A claim that is not interpreted as JSON has it, with bytes in base64url (RFC 9711, section 7.2)."""
+    if isinstance(item, dict):
+        if any(not isinstance(key, str) for key in item):
+            raise MalformedError("non_canonical", "a claim of the EAR has a label that is no text")
+        return {key: _to_json(inner) for key, inner in item.items()}
+    if isinstance(item, list):
+        return [_to_json(inner) for inner in item]
+    return _b64(item) if isinstance(item, bytes) else item
 
 
 def _b64(data: bytes) -> str:

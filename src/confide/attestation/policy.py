@@ -192,9 +192,7 @@ class AppraisalPolicy:
 
     @property
     def devices(self) -> Mapping[str, schemes.DeviceReference]:
-        """The tables of the devices that the policy names beside TEEs of CPUs."""
-        if not any(tee in schemes.CPU for tee in self.tees):
-            return {}
+        """The tables of the devices that the policy names."""
         return {
             tee: cast("schemes.DeviceReference", table)
             for tee, table in self.reference.items()

@@ -129,8 +129,9 @@ class Verifier:
         found += refused
         found += vouching.too_old(self._policy.max_age, bound.freshness, bound.age)
         bindings = [_device_binding(claims, bound.root) for claims in devices]
-        for claims, belongs in zip(devices, bindings, strict=True):
-            found += self._bound(claims, belongs)
+        if platform.tee != "nvidia":  # GPUs among themselves have no platform that they could belong to.
+            for claims, belongs in zip(devices, bindings, strict=True):
+                found += self._bound(claims, belongs)
         result.raise_unacceptable(found, every)
         if bound.freshness == "not checked":
             material = None  # The report does not vouch for it.
@@ -221,10 +222,8 @@ class Verifier:
                 "give the CPU's evidence with it; a policy for the device alone names nothing else in `tees`",
             )
         for tee, reference in self._policy.devices.items():
-            if platform.tee not in schemes.CPU:
-                continue
-            there = sum(claims.tee == tee for claims in devices)
-            if not there and reference.required:
+            there = sum(claims.tee == tee for claims in (platform, *devices))
+            if not there and reference.required and platform.tee in schemes.CPU:
                 refuse(
                     "tee",
                     f"the policy asks for evidence of a device, and there is none: {tee}",
@@ -232,7 +231,7 @@ class Verifier:
                 )
             elif there and reference.count is not None and there != reference.count:
                 refuse("attributes", f"there are not as many devices as the policy names: {tee}")
-        signers = [claims.chain[0].fingerprint for claims in devices if claims.chain]
+        signers = [claims.chain[0].fingerprint for claims in (platform, *devices) if claims.chain]
         if len(set(signers)) != len(signers):
             refuse("identity", "two reports are from one and the same device")
         return found

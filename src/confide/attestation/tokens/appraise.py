@@ -308,10 +308,12 @@ def trustworthiness(claims: Claims, reference: object) -> Vector:
     """EAR's claims for an accepted token: an EAR's own, else what the issuer's words come to."""
     details, wanted = _details(claims), _reference(reference)
     said = details.said
+    weak = any(tee not in STRONG for tee in said.hardware)
     if details.kind == "ear":
-        return said.vector
+        good = Tier.of(said.vector.hardware) < Tier.WARNING
+        return replace(said.vector, hardware=32) if weak and good else said.vector
     vector = replace(said.vector, executables=3 if wanted.measured else 33)
-    if any(tee not in STRONG for tee in said.hardware):
+    if weak:
         vector = replace(vector, hardware=32, runtime_opaque=96)
     if any(status != "UpToDate" for status in said.statuses):
         vector = replace(vector, hardware=max(vector.hardware, 32))
