@@ -388,6 +388,20 @@ def test_weak_hardware_that_the_policy_names_is_never_affirming() -> None:
     assert result.tier.name == "CONTRAINDICATED"
 
 
+@pytest.mark.parametrize("own", [{"tee": "tpm", "simulated": False}, {"tee": "snp", "simulated": True}, {}])
+@pytest.mark.parametrize(("claim", "expected"), [(0, 32), (2, 32), (-2, 32), (33, 33)])
+def test_weak_hardware_of_an_ear_is_never_affirming(own: dict[str, Any], claim: int, expected: int) -> None:
+    """What an EAR says of its hardware is not better than what the policy must spell to admit it."""
+    status = "warning" if claim == 33 else "affirming"
+    submod = tokens.EAR["submods"]["cpu"] | {"ear_status": status, "confide": own}
+    submod |= {"ear_trustworthiness_vector": {"executables": 3, "hardware": claim}}
+    del submod["ear_veraison_annotated_evidence"]
+    given = case("ear").changed("submods/cpu", submod)
+    assert "not_acceptable.tee" in given.codes()
+    result = given.pinned(tees=["tpm", "simulated", "unknown"], tier="warning").accept()
+    assert (result.vector.hardware, result.tier.name) == (expected, "WARNING")
+
+
 @pytest.mark.parametrize(
     ("kind", "path"),
     [("google-confidential-space", "tdx/gcp_attester_tcb_status"), ("ita", "tdx/attester_tcb_status")],
@@ -482,12 +496,12 @@ def test_ev_20_revocation_of_a_chain() -> None:
     required = replace(given, policy={"require_revocation": True})
     assert required.codes() == ["endorsements_missing.crl"]
 
-    def crl(issuer: str, number: int, *revoked: int) -> bytes:
+    def crl(issuer: str, number: int, *revoked: int, days: int = 0) -> bytes:
         return issue_crl(
             issuer=issuer,
             signing_key=IssuingKey.from_scalar(8000 + number, curve="p256"),
-            this_update=AT - timedelta(days=1),
-            next_update=AT + timedelta(days=1),
+            this_update=AT + timedelta(days=days - 1),
+            next_update=AT + timedelta(days=days, minutes=30),
             revoked=revoked,
             hash_name="sha256",
         )
@@ -499,6 +513,16 @@ def test_ev_20_revocation_of_a_chain() -> None:
     bad = Endorsements(crls=(crl("Root", 1), crl("Middle", 2, 1 + sum(b"Leaf"))))
     assert replace(given, endorsements=bad).codes() == ["not_genuine.revoked"]
     assert chain
+    # The lists end before the token does, and the result with them.
+    assert replace(required, endorsements=both).accept().expires == AT + timedelta(minutes=30)
+    assert replace(given, endorsements=half).accept().expires == AT + timedelta(minutes=30)
+    # A list that is out of date clears nothing, and still revokes what it names.
+    old = Endorsements(crls=(crl("Root", 1), crl("Middle", 2, days=-2)))
+    assert replace(required, endorsements=old).codes() == ["endorsements_missing.crl_expired"]
+    assert replace(given, endorsements=old).codes() == []
+    old = Endorsements(crls=(crl("Root", 1), crl("Middle", 2, 1 + sum(b"Leaf"), days=-2)))
+    assert replace(given, endorsements=old).codes() == ["not_genuine.revoked"]
+    assert replace(required, endorsements=old).codes() == ["not_genuine.revoked"]
 
 
 # Anchors.

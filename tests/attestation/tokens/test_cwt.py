@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from confide.attestation import ear
 from confide.attestation.tokens import wire
 from confide.crypto import cose, jose
+from confide.errors import MalformedError
 from confide.wire import cbor
 from support import tokens
 from support.tokens import Case, Signer, case
@@ -115,6 +117,23 @@ def test_a_cwt_is_of_no_other_kind() -> None:
     assert base.token(data).codes() == ["malformed.unknown_format"]
 
 
+@pytest.mark.parametrize("value", [{1: 2}, {"a": [{b"b": 2}]}, [[{-1: b"c"}]]])
+def test_ev_25_a_claim_that_json_does_not_have_is_refused(value: Any) -> None:
+    """Also by `explain`, whose answer is printed as JSON."""
+    changed = given("ES256", x=value)
+    assert changed.codes() == ["malformed.non_canonical"]
+    with pytest.raises(MalformedError):
+        wire.explain(changed.data)
+
+
+def test_bytes_inside_a_claim_are_shown_and_pinned_as_base64url() -> None:
+    changed = given("ES256", x={"a": [b"\xfb\xff"]})
+    assert json.loads(json.dumps(wire.explain(changed.data)))["claims"]["x"] == {"a": ["-_8"]}
+    assert changed.pinned(claims={"x.a": [["-_8"]]}).codes() == []
+    assert changed.pinned(claims={"x.a": [["-_9"]]}).codes() == ["not_acceptable.attributes"]
+    assert json.dumps(changed.accept().to_json())
+
+
 def test_a_cwt_is_recognised_by_its_content_type() -> None:
     signer = Signer.of("ES256")
     typed = cwt(signer, header={3: "application/eat+cwt"})
@@ -127,8 +146,6 @@ def test_a_cwt_is_recognised_by_its_content_type() -> None:
 
 
 def test_a_bundle_of_very_many_parts_is_refused() -> None:
-    import json
-
     whole, parts = json.loads(case("nras").data)
     many = {f"GPU-{number}": parts["GPU-0"] for number in range(33)}
     assert case("nras").token(json.dumps([whole, many])).codes() == ["malformed.limit_exceeded"]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from typing import Any
 
@@ -31,6 +32,23 @@ def gpu(**changes: Any) -> Case:
 
 def test_gpu_07_the_bundle_passes() -> None:
     assert gpu().codes() == []
+
+
+@pytest.mark.parametrize(("second", "codes"), [("478", []), ("477", ["not_acceptable.identity"])])
+def test_gpu_07_one_device_in_two_parts_is_refused(second: str, codes: list[str]) -> None:
+    """NVIDIA's service judges what it is sent, and one GPU's report can be sent twice."""
+    signer = case("nras").signer
+    header = {"alg": "ES384"}
+    parts = {
+        name: signer.jwt(tokens.GPU | {"ueid": device}, header=header)
+        for name, device in (("GPU-0", "477"), ("GPU-1", second))
+    }
+    digests = {
+        name: ["DIGEST", ["SHA-256", hashlib.sha256(text.encode()).hexdigest()]]
+        for name, text in parts.items()
+    }
+    whole = signer.jwt(tokens.OVERALL | {"submods": digests}, header=header)
+    assert case("nras").token(json.dumps([["JWT", whole], parts])).codes() == codes
 
 
 @pytest.mark.parametrize("value", [False, None, "true", 1])
@@ -254,6 +272,11 @@ def test_azure_s_vm_stands_on_its_isolating_tee() -> None:
     assert codes(x_ms_runtime={}) == ["not_acceptable.channel"]
     bare = base.token(base.signer.jwt({k: v for k, v in vm.items() if k != "x-ms-isolation-tee"}))
     assert bare.pinned(claims="ANY").codes() == ["not_acceptable.debug", "not_acceptable.tee"]
+
+
+@pytest.mark.parametrize("value", [["sevsnpvm"], {}, 1, True])
+def test_azure_s_type_that_is_no_text_is_refused(value: object) -> None:
+    assert case("maa").changed("x-ms-attestation-type", value).codes() == NON_CANONICAL
 
 
 @pytest.mark.parametrize("value", ["", "cd" * 47, "CD" * 48, 7, None])

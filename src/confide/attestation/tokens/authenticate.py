@@ -74,7 +74,7 @@ def authenticate(
        `x5c` to a pinned root, every certificate valid at ``at``. No other header parameter names a key (RFC 8725, 3.1, 3.5).
     6. Signature: of every statement, under that key (RFC 7518, section 3).
     7. Time: `exp` is there and later than ``at``; `iat` is there and, with `nbf`, not later than ``at``; whole seconds.
-    8. Revocation, for a chain: each CRL given by the issuer of a certificate does not list it.
+    8. Revocation, for a chain: each CRL given by the issuer of a certificate does not list it, also one that is out of date.
     9. The issuer's claims have the form that its documentation gives them; an EAR's profile is known and its status honest.
 
     Steps 6, 7 and 8 are independent and all run; what they find is raised together. Raises MalformedError (1, 3, 7, 9),
@@ -93,7 +93,7 @@ def authenticate(
     signer = _signer(token, anchored, endorsements, at)
     genuine: list[Reason] = []
     missing: list[Reason] = []
-    revocation: Check | None = None
+    revocation: tuple[Check, list[datetime]] | None = None
     for check in (
         lambda: _verify(token, signer),
         lambda: times.check(at),
@@ -108,6 +108,7 @@ def authenticate(
     result.raise_first(genuine, missing)
     if revocation is None:
         raise NotGenuine("chain_invalid", "a check gave no result", stage="endorsement")
+    revoked, updates = revocation
     said = module.read(token.claims, {name: claims for name, (_, claims) in token.parts.items()})
     return claims_.authenticated(
         tee="token",
@@ -132,9 +133,9 @@ def authenticate(
                 "key", "passed", "a chain to a pinned root" if signer.chain else "a key that the policy pins"
             ),
             Check("time", "passed", "issued, not expired"),
-            revocation,
+            revoked,
         ),
-        expires=min((_date(times.expires), *(one.not_after for one in signer.chain))),
+        expires=min((_date(times.expires), *(one.not_after for one in signer.chain), *updates)),
         chain=signer.vouchers(issuer),
         unproven=module.UNPROVEN,
     )
@@ -303,36 +304,48 @@ def _audience(claims: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _check_revocation(signer: _Signer, endorsements: Endorsements, at: datetime, *, required: bool) -> Check:
-    """Step 8. A pinned key is revoked by whoever pins it: there is no list to ask."""
+def _check_revocation(
+    signer: _Signer, endorsements: Endorsements, at: datetime, *, required: bool
+) -> tuple[Check, list[datetime]]:
+    """Step 8: the check, and until when the lists that were used are valid. A pinned key is revoked by whoever pins it:
+    there is no list to ask.
+    """
     if len(endorsements.crls) > MAX_CRLS:
         raise MalformedError("limit_exceeded", f"more than {MAX_CRLS} CRLs were given as endorsements")
     if not signer.chain:
-        return Check("revocation", "passed", "the policy pins the key itself; remove the pin to revoke it")
+        return Check(
+            "revocation", "passed", "the policy pins the key itself; remove the pin to revoke it"
+        ), []
     crls = [_crl(data) for data in endorsements.crls]
-    checked = 0
+    updates: list[datetime] = []
     outdated: EndorsementsMissing | None = None
     for certificate, issuer in zip(signer.chain, signer.chain[1:], strict=False):
-        passed = False
+        passed: list[datetime] = []
         for crl in crls:
             if crl.issuer_der != issuer.subject_der:
                 continue
             try:
                 crl.check(certificate, issuer=issuer, at=at)
             except EndorsementsMissing as error:
+                # Its signature is good: an old list still revokes what it names.
+                if certificate.serial in crl.revoked:
+                    raise NotGenuine(
+                        "revoked", "an expired CRL revokes a certificate of the chain", stage="revocation"
+                    ) from None
                 outdated = outdated or error
             else:
-                passed = True
-        checked += passed
-    if checked == len(signer.chain) - 1:
-        return Check("revocation", "passed", "no certificate of the chain is on its issuer's CRL")
+                passed.append(crl.next_update or at)
+        updates += [max(passed)] if passed else []
+    if len(updates) == len(signer.chain) - 1:
+        return Check("revocation", "passed", "no certificate of the chain is on its issuer's CRL"), updates
     if required:
         raise outdated or EndorsementsMissing(
             "crl",
             "the policy asks for revocation, and a CRL of the chain is missing",
             hint="give the CRL of each CA",
         )
-    return Check("revocation", "not checked", f"CRLs for {checked} of {len(signer.chain) - 1} certificates")
+    detail = f"CRLs for {len(updates)} of {len(signer.chain) - 1} certificates"
+    return Check("revocation", "not checked", detail), updates
 
 
 @functools.lru_cache(maxsize=32)

@@ -60,7 +60,7 @@ def read(claims: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> S
     _ = parts
     vm = claims.get(_TYPE) == "azurevm"
     node = (member(claims, "x-ms-isolation-tee", dict) or {}) if vm else claims
-    hardware = _HARDWARE.get(node.get(_TYPE, ""), "tpm" if vm and not node else "unknown")
+    hardware = _HARDWARE.get(member(node, _TYPE, str) or "", "tpm" if vm and not node else "unknown")
     measurements = {}
     for register, (name, length) in _REGISTERS.get(hardware, {}).items():
         value = hex_bytes(node, name, length)

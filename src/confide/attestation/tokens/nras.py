@@ -83,6 +83,9 @@ def read(claims: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> S
     objections: list[Reason] = []
     if claims.get(_OVERALL) is not True:
         objections.append(unacceptable("attributes", "NVIDIA's service says that attestation failed"))
+    devices = [device for part in parts.values() if (device := member(part, "ueid", str)) is not None]
+    if len(set(devices)) != len(devices):
+        objections.append(unacceptable("identity", "two parts are about one and the same device"))
     for part in parts.values():
         objections += _objections(part)
     statuses = [member(part, "dbgstat", str) for part in parts.values()]
