@@ -76,13 +76,15 @@ def read(
 ) -> tuple[ReferenceValues, ...]:
     """The reference values of a CoRIM of at most 256 KiB, one entry for each CoMID and TEE in it.
 
-    A signed one is read only under one of ``keys`` (DER SubjectPublicKeyInfo), and one that states a validity only ``at`` a
-    time within it. Raises ``malformed`` for what is not a CoRIM or asks for more than registers, ``not_genuine`` for a
+    A signed one is read only under one of ``keys`` (DER SubjectPublicKeyInfo), with ``keys`` only a signed one, and one that
+    states a validity only ``at`` a time within it. Raises ``malformed`` for what is not a CoRIM or asks for more than registers, ``not_genuine`` for a
     signature, ``not_acceptable.empty_policy`` where there is no reference value for a TEE known here,
     ``not_acceptable.stale`` or ``from_future`` outside the validity.
     """
     if data[:1] == b"\xd2":
         data = _open_signed(data, keys, at)
+    elif keys:
+        raise unsigned()
     value = _decode(data, "CoRIM")
     if not isinstance(value, Tagged) or value.tag != _CORIM:
         raise MalformedError("unknown_format", "the file is not a CoRIM: it has not its tag")
@@ -100,6 +102,15 @@ def read(
     if not found:
         raise NotAcceptable("empty_policy", "the CoRIM has no reference values for a TEE that is known here")
     return tuple(found)
+
+
+def unsigned() -> NotGenuine:
+    """The refusal of a file without signature where a key was given: whoever changes a file can also strip it."""
+    return NotGenuine(
+        "bad_signature",
+        "a key was given to check reference values with, and the file is not signed",
+        hint="have it signed as CoRIM, or give no key and look after the file as you do after the policy",
+    )
 
 
 def _decode(data: bytes, what: str) -> Any:

@@ -65,13 +65,16 @@ def read(
 ) -> tuple[ReferenceValues, ...]:
     """The values in a file of at most 256 KiB, TOML or CoRIM.
 
-    ``at`` and ``keys`` (DER SubjectPublicKeyInfo) are for CoRIMs that state a validity or are signed. Raises
-    ``configuration.invalid`` for TOML that is written wrongly, ``malformed`` for CBOR, ``not_acceptable.empty_policy`` for
-    an empty list of values.
+    ``at`` and ``keys`` (DER SubjectPublicKeyInfo) are for CoRIMs that state a validity or are signed; with ``keys`` nothing
+    else than a signed CoRIM is read. Raises ``configuration.invalid`` for TOML that is written wrongly, ``malformed`` for
+    CBOR, ``not_genuine`` for a signature that is wrong or missing, ``not_acceptable.empty_policy`` for an empty list of values.
     """
-    if data[:1] in {b"\xd2", b"\xd9"}:  # Tag 18 or a tag of two bytes; no text in UTF-8 begins so.
+    binary = data[:1] in {b"\xd2", b"\xd9"}  # Tag 18 or a tag of two bytes; no text in UTF-8 begins so.
+    if binary or keys:
         from confide.attestation import corim
 
+        if not binary:
+            raise corim.unsigned()
         return corim.read(data, at=at, keys=keys)
     if len(data) > MAX_FILE:
         raise ConfigurationError(

@@ -140,7 +140,7 @@ def trust_options(function: Callable[..., None]) -> Callable[..., None]:
                 "reference_keys",
                 multiple=True,
                 type=click.Path(exists=True, dir_okay=False, path_type=Path),
-                help="Whose signature on reference values counts: a public key (PEM); may be repeated.",
+                help="Whose signature reference values must have: a public key (PEM); may be repeated.",
             ),
             click.option(
                 "--allow-simulated",
