@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -208,8 +213,6 @@ def test_a_jwk_gives_the_key_that_it_spells(algorithm: str) -> None:
 
 def test_a_jwk_may_be_a_certificate_alone_and_must_agree_with_one_beside() -> None:
     leaf = certificate("leaf", "intermediate")
-    import base64
-
     text = base64.b64encode(leaf.der).decode()
     (key,) = jose.read_jwks(json.dumps({"keys": [{"kty": "EC", "x5c": [text]}]}).encode())
     assert key.public_key_der == leaf.public_key_der
@@ -236,6 +239,27 @@ def test_a_private_key_is_refused(member: str) -> None:
 )
 def test_keys_of_other_kinds_and_uses_are_left_out(entry: dict[str, Any]) -> None:
     assert jose.read_jwks(json.dumps({"keys": [entry]}).encode()) == ()
+
+
+def test_a_certificate_over_a_key_of_another_kind_is_left_out() -> None:
+    """One key on a curve that is not used here does not make the others of its issuer unusable."""
+    key = ec.generate_private_key(ec.SECP521R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "P-521")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(datetime(2026, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2027, 1, 1, tzinfo=UTC))
+        .sign(key, hashes.SHA512())
+    )
+    text = base64.b64encode(made.public_bytes(serialization.Encoding.DER)).decode()
+    other = {"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "x5c": [text]}
+    signer = Signer.of("ES256")
+    (kept,) = jose.read_jwks(json.dumps({"keys": [other, signer.jwk()]}).encode())
+    assert kept.public_key_der == signer.spki
 
 
 def test_weak_and_misspelled_keys_are_refused() -> None:

@@ -216,7 +216,12 @@ def _read_jwk(fields: Fields, entry: Any) -> Jwk | None:
         return None
     if by_certificate is not None and by_certificate != key:
         raise MalformedError("non_canonical", "a JWK names one key and brings the certificate of another")
-    signing.load_public_key(key)
+    try:
+        signing.load_public_key(key)
+    except NotGenuine as error:
+        if error.code != "not_genuine.unsupported_algorithm":
+            raise
+        return None
     return Jwk(kid, algorithm, key)
 
 

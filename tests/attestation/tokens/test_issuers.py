@@ -199,6 +199,12 @@ def test_google_s_nonce_is_text(nonce: object) -> None:
     assert code.startswith("malformed.")
 
 
+def test_google_s_token_that_nobody_asked_for_binds_nobody() -> None:
+    given = case("google-confidential-space").changed("eat_nonce", remove=True)
+    assert given.accept().claims.report_data == b""
+    assert given.codes(report_data=tokens.NONCE) == ["not_acceptable.channel"]
+
+
 def test_several_nonces_bind_nobody() -> None:
     given = case("google-confidential-space").changed("eat_nonce", [tokens.NONCE.hex(), "another-nonce"])
     assert given.accept().claims.report_data == b""

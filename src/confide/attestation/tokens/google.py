@@ -42,7 +42,9 @@ def recognises(claims: Mapping[str, Any]) -> bool:
 
 
 def read(claims: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> Said:
-    """The claims in common terms. Several nonces, which Google allows, bind no single verifier: the nonce is then empty."""
+    """The claims in common terms. Several nonces, which Google allows, bind no single verifier: the nonce is then empty, as
+    it is without any.
+    """
     if parts:
         raise MalformedError("unknown_format", "a token of this issuer has no detached parts")
     model = member(claims, "hwmodel", str)
@@ -62,7 +64,8 @@ def read(claims: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> S
         tree=claims,
         hardware=(_HARDWARE.get(model or "", "unknown"),),
         debug=None if status is None else status not in _DISABLED,
-        nonce=_nonce(claims.get("eat_nonce")),
+        # Google echoes the nonces that were asked for; the token that it makes unasked has no such claim.
+        nonce=_nonce(claims["eat_nonce"]) if "eat_nonce" in claims else None,
         measurements=measurements,
         statuses=() if found is None else (found,),
         objections=tuple(_objections(claims)),
