@@ -315,10 +315,43 @@ def test_intel_s_composite_token_has_one_cpu() -> None:
     given = case("ita")
     both = given.changed("sgx", {"sgx_is_debuggable": False})
     assert both.codes() == ["malformed.unknown_format"]
-    with_gpu = given.changed("nvgpu", {"x": 1})
+    with_gpu = given.changed("nvgpu", {"dbgstat": "disabled", "measres": "success"})
     assert with_gpu.codes() == []
     assert with_gpu.accept().claims.details.said.hardware == ("tdx", "nvidia")
     assert with_gpu.pinned(tees=["tdx"]).codes() == ["not_acceptable.tee"]
+
+
+GOOD_GPU: dict[str, Any] = {
+    "dbgstat": "disabled",
+    "measres": "comparison-successful",
+    "secboot": True,
+    "x-nvidia-gpu-arch-check": True,
+}
+DEBUG = ["not_acceptable.debug"]
+
+
+@pytest.mark.parametrize("nest", [lambda one: one, lambda one: {"gpus": [GOOD_GPU, one]}])
+@pytest.mark.parametrize(
+    ("change", "codes"),
+    [
+        ({}, []),
+        ({"dbgstat": "enabled"}, DEBUG),
+        ({"dbgstat": None}, DEBUG),
+        ({"measres": "fail"}, MEASUREMENT),
+        ({"measres": []}, MEASUREMENT),
+        ({"secboot": False}, ATTRIBUTES),
+        ({"x-nvidia-gpu-arch-check": False}, ATTRIBUTES),
+    ],
+)
+def test_gpu_07_a_gpu_in_a_composite_token_of_intel_s_is_judged_too(
+    nest: Any, change: dict[str, Any], codes: list[str]
+) -> None:
+    assert case("ita").changed("nvgpu", nest(GOOD_GPU | change)).codes() == codes
+
+
+@pytest.mark.parametrize("silent", [{}, {"x": 1}])
+def test_gpu_07_a_gpu_of_which_intel_says_nothing_is_refused(silent: dict[str, Any]) -> None:
+    assert case("ita").changed("nvgpu", silent).codes() == [*DEBUG, *MEASUREMENT]
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from confide.attestation.result import unacceptable
 from confide.attestation.tokens.said import Said, flag, hex_bytes, member
 from confide.errors import MalformedError
 from confide.wire import base64_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+
+    from confide.errors import Reason
 
 ALGORITHMS: Final = frozenset({"PS384", "RS256"})
 MEASURED: Final = frozenset({"tdx_mrtd", "sgx_mrenclave", "sevsnp_measurement"})
@@ -29,6 +32,7 @@ _REGISTERS: Final = {
     "nvgpu": {},
 }
 _CPU: Final = ("tdx", "sgx", "sevsnp")
+_MEASURED_WELL: Final = frozenset({"success", "comparison-successful"})
 
 
 def recognises(claims: Mapping[str, Any]) -> bool:
@@ -43,9 +47,14 @@ def read(claims: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> S
     measurements: dict[str, bytes] = {}
     debugs: list[bool | None] = []
     statuses: list[str] = []
+    objections: list[Reason] = []
     for name, node in nodes.items():
         if name in _CPU:
             debugs.append(flag(node, f"{name}_is_debuggable"))
+        elif name == "nvgpu":
+            gpus = list(_leaves(node))
+            debugs.append(_gpu_debug(gpus))
+            objections += _gpu_objections(gpus)
         for register, (claim, length) in _REGISTERS.get(name, {}).items():
             value = hex_bytes(node, claim, length)
             if value is not None:
@@ -59,7 +68,36 @@ def read(claims: Mapping[str, Any], parts: Mapping[str, Mapping[str, Any]]) -> S
         nonce=_nonce(nodes),
         measurements=measurements,
         statuses=tuple(statuses),
+        objections=tuple(objections),
     )
+
+
+def _leaves(value: object) -> Iterator[tuple[str, Any]]:
+    """Every named claim about GPUs, however deep: how Intel nests those of several is not known from real tokens."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield name, inner
+            yield from _leaves(inner)
+
+
+def _gpu_debug(gpus: list[tuple[str, Any]]) -> bool | None:
+    found = [value for name, value in gpus if name == "dbgstat"]
+    return any(value != "disabled" for value in found) if found else None
+
+
+def _gpu_objections(gpus: list[tuple[str, Any]]) -> list[Reason]:
+    found = []
+    measured = [value for name, value in gpus if name == "measres"]
+    if not measured or any(not isinstance(value, str) or value not in _MEASURED_WELL for value in measured):
+        found.append(
+            unacceptable("measurement", "Intel's service does not say that a GPU's measurements are known")
+        )
+    if any(value is False for name, value in gpus if name == "secboot" or name.startswith("x-nvidia-")):
+        found.append(unacceptable("attributes", "Intel's service says that a check of a GPU failed"))
+    return found
 
 
 def _nodes(claims: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
