@@ -400,6 +400,24 @@ def test_ev_20_a_list_of_another_key_is_refused_and_of_another_issuer_passed_ove
     ]
 
 
+def test_ev_32_a_chain_that_another_thread_remembers_meanwhile_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The memory of a chain changes between any two readings of it; what was judged is what is returned."""
+    leaf, *others = (authenticate._parsed(one.der) for one in reversed(nitro.platform().chain))
+    right, wrong = (leaf, *others), (others[-1],)
+    year = timedelta(days=365)
+
+    class Shifting(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            found = super().__getitem__(index)
+            self[:] = [(wrong, AT + year, AT + 2 * year)]
+            return found
+
+    monkeypatch.setattr(authenticate, "_known", lambda *_: Shifting([(right, AT, AT + year)]))
+    assert authenticate._cached_chain(leaf, tuple(others), (others[-1],), AT) == right
+
+
 def test_the_claims_expire_with_the_shortest_lived_of_what_was_used() -> None:
     data, platform = nitro.document(), nitro.platform()
     soon = platform.crl("root", next_update=AT + timedelta(minutes=10))

@@ -233,8 +233,10 @@ def _cached_chain(
     leaf: Certificate, others: tuple[Certificate, ...], roots: tuple[Certificate, ...], when: datetime
 ) -> _Chain:
     known = _known(leaf.der, tuple(one.der for one in others), tuple(one.der for one in roots))
-    if known and known[0][1] <= when <= known[0][2]:
-        return known[0][0]
+    # Read once: another thread may put another path there between two readings.
+    for chain, first, last in known[:1]:
+        if first <= when <= last:
+            return chain
     chain = x509.verify_chain(
         leaf, others, roots, at=when, max_depth=MAX_DEPTH, signatures=frozenset({"ecdsa"})
     )
