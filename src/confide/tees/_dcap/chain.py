@@ -8,6 +8,7 @@ Source: Intel, "SGX PCK Certificate and Certificate Revocation List Profile Spec
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -96,8 +97,11 @@ class Chain:
 
 
 @functools.lru_cache(maxsize=512)
-def _known(_leaf: bytes, _others: tuple[bytes, ...], _anchored: Anchors) -> list[Chain]:
-    """The memory of one question about a chain: the path that was found, or nothing yet."""
+def _known(_digests: tuple[bytes, ...], _length: int, _anchored: Anchors) -> list[Chain]:
+    """The memory of one question about a chain: the path that was found, or nothing yet.
+
+    Certificates are remembered by their digests: strangers send them, and 512 times all that they may send is too much.
+    """
     return []
 
 
@@ -113,9 +117,12 @@ def verify(
 
     Roots among ``others`` count for nothing unless they are pinned. Raises ``NotGenuine`` as ``x509.verify_chain`` does.
     """
-    known = _known(leaf.der, tuple(one.der for one in others), anchored)
-    if known and known[0].not_before <= at <= known[0].not_after:
-        return known[0]
+    digests = tuple(hashlib.sha256(one.der).digest() for one in (leaf, *others))
+    known = _known(digests, length, anchored)
+    # Each path is read once and judged: another thread may put that of another time in its place meanwhile.
+    for remembered in tuple(known):
+        if remembered.not_before <= at <= remembered.not_after:
+            return remembered
     path = x509.verify_chain(
         leaf,
         [*anchored.authorities, *others],
