@@ -136,3 +136,17 @@ def test_reference_values_fill_a_policy(form: str, confide: Confide, tmp_path: P
 
     assert filled.code == 0, filled.err
     assert json.loads(filled.out)["policy_digest"] != "00" * 32
+
+    # Whoever gives a key wants a signature: the same values without one, or under another key, are refused.
+    key, other = (SigningKey.from_bytes(bytes([number]) * 32) for number in (0x31, 0x32))
+    text = base64.encodebytes(tokens.ED25519_SPKI + key.public).decode()
+    (tmp_path / "key.pem").write_text(f"-----BEGIN PUBLIC KEY-----\n{text}-----END PUBLIC KEY-----\n")
+    plain = corim.write(values, identifier="release-7")
+    for content, code in (
+        (corim.sign(plain, key, signer="release"), 0),
+        (corim.sign(plain, other, signer="release"), 2),
+        (data, 2),
+    ):
+        (tmp_path / "values").write_bytes(content)
+        asked = ("--reference-values", str(tmp_path / "values"), "--reference-key", str(tmp_path / "key.pem"))
+        assert confide(*arguments, *asked).code == code
