@@ -276,6 +276,13 @@ def test_a_signed_corim_is_read_under_its_signer_s_key_and_no_other() -> None:
     assert code_of(corim.read, signed) == "configuration.invalid"
 
 
+def test_an_algorithm_that_is_true_is_not_number_1() -> None:
+    environment = {0: {0: Tagged(111, corim._SGX_CLASS)}}
+    for named, code in ((1, None), (True, UNKNOWN)):
+        data = document([environment, [{1: {-83: [[named, bytes(32)]]}}]])
+        assert (code_of(corim.read, data) if code else corim.read(data)[0].tee) == (code or "sgx")
+
+
 def test_a_signature_that_is_stripped_is_missed() -> None:
     """Whoever gives a key asks for a signature; a file without one is not read, in whatever form it comes."""
     plain = document([SNP, [MEASUREMENT]])

@@ -284,7 +284,7 @@ def _digests(value: object) -> list[Any]:
 def _only(digests: list[Any], algorithm: int, length: int) -> bytes:
     """The one digest there is: several at once would all have to match, which one register cannot."""
     match digests:
-        case [[int() as named, bytes() as digest]] if named == algorithm:
+        case [[int() as named, bytes() as digest]] if type(named) is int and named == algorithm:
             if len(digest) != length:
                 raise MalformedError(
                     "length_mismatch", "a digest in the CoMID has another length than its register"
