@@ -159,6 +159,30 @@ def test_a_file_that_is_no_log_is_malformed() -> None:
             ],
             None,
         ),
+        # The true event keeps its bytes and is called another kind of variable, so that it would not be counted.
+        (
+            [
+                (7, 0x800000E0, secure_boot(b"\x00"), secure_boot(b"\x00")),
+                (7, 0x80000001, secure_boot(b"\x01"), secure_boot(b"\x01")),
+            ],
+            None,
+        ),
+        # The true event is shown as the value of a boot variable, whose name no digest covers.
+        (
+            [
+                (7, 0x80000002, secure_boot(secure_boot(b"\x00")), secure_boot(b"\x00")),
+                (7, 0x80000001, secure_boot(b"\x01"), secure_boot(b"\x01")),
+            ],
+            None,
+        ),
+        # The firmware's first variable is another vendor's of that name.
+        (
+            [
+                (7, 0x80000001, secure_boot(guid=bytes(16)), secure_boot(guid=bytes(16))),
+                (7, 0x80000001, secure_boot(b"\x01"), secure_boot(b"\x01")),
+            ],
+            None,
+        ),
     ],
 )
 def test_secure_boot_is_what_the_firmware_measured_once_and_provably(

@@ -96,7 +96,8 @@ def read_secure_boot(log: EventLog) -> bool | None:
     """
     values: list[object] = []
     first = next((event for event in log.events if event.index == _POLICY_PCR and event.extends), None)
-    if first is None or first.details().get("unicode_name") != "SecureBoot" or not first.covered:
+    # The first event must be the one that is counted below: under another type its own bytes, or a part of them, would prove it.
+    if first is None or first.type != _VARIABLE or not first.covered or not _is_secure_boot(first.details()):
         return None
     for event in log.events:
         if event.index != _POLICY_PCR:
@@ -106,8 +107,12 @@ def read_secure_boot(log: EventLog) -> bool | None:
         if event.type != _VARIABLE:
             continue
         details = event.details()
-        if details.get("unicode_name") == "SecureBoot" and details.get("variable_name") == _GLOBAL:
+        if _is_secure_boot(details):
             values.append(details.get("variable_data") if event.covered else None)
     if len(values) != 1 or values[0] not in {"00", "01"}:
         return None
     return values[0] == "01"
+
+
+def _is_secure_boot(details: Mapping[str, object]) -> bool:
+    return details.get("unicode_name") == "SecureBoot" and details.get("variable_name") == _GLOBAL
