@@ -283,6 +283,39 @@ def test_an_algorithm_that_is_true_is_not_number_1() -> None:
         assert (code_of(corim.read, data) if code else corim.read(data)[0].tee) == (code or "sgx")
 
 
+@pytest.mark.parametrize(
+    ("new", "refused"),
+    [
+        ({1: {0: "new"}}, False),
+        ({1: {0: "new"}, 3: [{0: "old", 1: 0}]}, False),
+        ({1: {0: "new"}, 3: [{0: "elsewhere", 1: 1}]}, False),
+        ({1: {0: "new"}, 3: [{0: "elsewhere", 1: 1}, {0: "old", 1: 1}]}, True),
+        ({1: {0: "old", 1: 2}}, True),
+    ],
+)
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_values_that_are_replaced_in_the_same_file_do_not_count(
+    new: dict[int, Any], *, refused: bool, newest_first: bool
+) -> None:
+    old = {1: {0: "old"}, 4: {0: [[SNP, [MEASUREMENT]]]}}
+    both = [new | {4: {0: [[SNP, [MEASUREMENT]]]}}, old][:: 1 if newest_first else -1]
+    data = cbor.encode(Tagged(501, {0: "x", 1: [Tagged(506, cbor.encode(one)) for one in both]}))
+    if refused:
+        assert code_of(corim.read, data) == UNKNOWN
+    else:
+        assert len(corim.read(data)) == 2
+
+
+@pytest.mark.parametrize(
+    "links", [5, [5], [{}], [{0: "a"}], [{0: "a", 1: 2}], [{0: 1, 1: 1}], [{0: "a", 1: True}]]
+)
+def test_links_that_are_none_are_refused(links: Any) -> None:
+    comid = cbor.encode({1: {0: "c"}, 3: links, 4: {0: [[SNP, [MEASUREMENT]]]}})
+    assert code_of(corim.read, cbor.encode(Tagged(501, {0: "x", 1: [Tagged(506, comid)]}))).startswith(
+        "malformed."
+    )
+
+
 def test_a_signature_that_is_stripped_is_missed() -> None:
     """Whoever gives a key asks for a signature; a file without one is not read, in whatever form it comes."""
     plain = document([SNP, [MEASUREMENT]])

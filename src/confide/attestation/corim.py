@@ -93,12 +93,14 @@ def read(
     tags = fields.list_(1, MAX_TAGS)
     _check_validity(fields.mapping(4, default=None), at)
     _refuse_unknown(value.value, {0, 1, 2, 3, 4, 5}, "CoRIM")
-    found: list[ReferenceValues] = []
+    comids: list[Any] = []
     for tag in tags:
         if not isinstance(tag, Tagged) or not isinstance(tag.value, bytes):
             raise MalformedError("non_canonical", "a tag in the CoRIM is not a tagged byte string")
         if tag.tag == _COMID:
-            found += _read_comid(_decode(tag.value, "CoMID"), name)
+            comids.append(_decode(tag.value, "CoMID"))
+    found = [values for comid in comids for values in _read_comid(comid, name)]
+    _check_replaced(comids)
     if not found:
         raise NotAcceptable("empty_policy", "the CoRIM has no reference values for a TEE that is known here")
     return tuple(found)
@@ -154,6 +156,27 @@ def _time(value: object) -> int:
     if type(seconds) is not int:
         raise MalformedError("non_canonical", "a time in the CoRIM is not a whole number of seconds")
     return seconds
+
+
+def _check_replaced(comids: list[Any]) -> None:
+    """Refuse a file in which one CoMID replaces another, or another version of the same: only the newer one counts."""
+    names = [_identifier(comid[1].get(0), "CoMID") for comid in comids]
+    for own, comid in zip(names, comids, strict=True):
+        for link in Fields(comid, "CoMID").list_(3, MAX_TAGS, default=[]):
+            fields = Fields(link, "link of the CoMID")
+            replaced = _identifier(link.get(0), "link of the CoMID")
+            if fields.integer(1, 0, 1) == 1 and replaced != own and replaced in names:
+                raise _replaced()
+    if len(set(names)) != len(names):
+        raise _replaced()
+
+
+def _replaced() -> MalformedError:
+    return MalformedError(
+        "unknown_format",
+        "the CoRIM has a CoMID that another one of it replaces",
+        hint="remove the older one: its values would count as well",
+    )
 
 
 def _read_comid(value: object, corim: str) -> Iterator[ReferenceValues]:
