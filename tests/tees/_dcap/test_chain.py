@@ -67,3 +67,11 @@ def test_certificates_that_strangers_put_beside_a_chain_are_not_kept_in_memory()
     finally:
         tracemalloc.stop()
     assert kept < ROUNDS * BESIDE * FAT // 16
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_sim_03_a_root_that_is_pinned_and_simulated_is_simulated(order: int) -> None:
+    made = sgx.Platform.create(seed=1)
+    both = (made.anchor, dataclasses.replace(made.anchor, simulated=False))[::order]
+
+    assert dcap.accepted(made, anchors=both).simulated

@@ -217,6 +217,19 @@ def test_an_old_part_makes_the_whole_old(word: str) -> None:
     assert details.tcb_status == MERGED[word]
 
 
+def test_the_oldest_date_of_platform_module_and_quoting_enclave_is_the_date_of_all() -> None:
+    old = {"tcbDate": "2021-11-10T00:00:00Z"}
+    enclave = {"identity": {"tcbLevels": [simulator.svn_level(8, "UpToDate") | old]}}
+    modules = dcap.platform("tdx").tcb_info()["tdxModuleIdentities"]
+    aged = [one | {"tcbLevels": [simulator.svn_level(5, "UpToDate") | old]} for one in modules]
+    module = {"tcb_info": {"tdxModuleIdentities": aged}}
+    platform = levels("tdx", level("tdx", ()) | old)
+
+    for collateral in (enclave, module, platform):
+        details: Any = dcap.accepted(dcap.platform("tdx"), collateral=collateral).details
+        assert details.tcb_date == datetime(2021, 11, 10, tzinfo=UTC)
+
+
 OLD = bytes((3, 1, 6)) + bytes(13)
 NEW = bytes((5, 1, 6)) + bytes(13)
 
