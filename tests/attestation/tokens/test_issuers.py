@@ -291,6 +291,18 @@ def test_azure_s_measurement_has_one_form(value: object) -> None:
     assert codes == MEASUREMENT if value is None else codes[0].startswith("malformed.")
 
 
+def test_azure_s_policy_is_no_measurement() -> None:
+    """A region's default policy has one hash for everybody's machines: pinned alone, it leaves open what runs."""
+    pins = {"x-ms-policy-hash": ["hash"]}
+    result = case("maa").changed("x-ms-policy-hash", "hash").pinned(claims=pins).accept()
+    assert result.vector.executables == 33
+    assert any("`measurement`" in reason.message for reason in result.reasons)
+    pins["x-ms-sevsnpvm-launchmeasurement"] = ["cd" * 48]
+    assert (
+        case("maa").changed("x-ms-policy-hash", "hash").pinned(claims=pins).accept().vector.executables == 3
+    )
+
+
 # Intel.
 
 

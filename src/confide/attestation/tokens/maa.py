@@ -27,9 +27,8 @@ _REGISTERS: Final = {
         **{f"rtmr{index}": (f"tdx_rtmr{index}", 48) for index in range(4)},
     },
 }
-MEASURED: Final = frozenset(
-    {"x-ms-sevsnpvm-launchmeasurement", "x-ms-sgx-mrenclave", "tdx_mrtd", "x-ms-policy-hash"}
-)
+# Not `x-ms-policy-hash`: the default policy of a region is the same for every machine in it.
+MEASURED: Final = frozenset({"x-ms-sevsnpvm-launchmeasurement", "x-ms-sgx-mrenclave", "tdx_mrtd"})
 UNPROVEN: Final = ("no signed token of Azure Attestation has been seen, only decoded claims of one SNP VM",)
 
 _HARDWARE: Final = {"sgx": "sgx", "sevsnpvm": "snp", "tdxvm": "tdx"}
