@@ -205,6 +205,36 @@ def test_secure_boot_measured_after_the_firmware_has_ended_is_not_believed() -> 
     assert verify(case).claims.details.boot_log.secure_boot is None
 
 
+def test_secure_boot_in_a_bank_that_the_policy_does_not_use_is_not_believed() -> None:
+    """Firmware that leaves a bank at zeros leaves it to the system, which extends a whole boot of its own choice there."""
+    forged = boot_logs.log(rows(), ("sha384",), index=0)
+    zeros = {index: measure.initial(index) for index in range(24)}
+    taken = {index: measure.initial(index, "sha384") for index in range(24)}
+    taken |= dict(tcg.read(forged).replay("sha384"))
+    made = Platform.create(seed=1, pcrs={"sha256": zeros, "sha384": taken})
+    every = tuple(range(10))
+    selections = (wire.Selection("sha256", every), wire.Selection("sha384", every))
+    part, endorsements = made.evidence(tpm.REPORT_DATA, fields={"selections": selections})
+    case = (part, endorsements.merge(Endorsements(documents=(EvidencePart("event-log", forged),))))
+    pinned = {index: [taken[index].hex()] for index in (4,)}
+    named = {"bank": "sha384", "pcr": {str(index): values for index, values in pinned.items()}}
+    assert verify(case, secure_boot=True, **named).verdict == "accepted"
+    assert tpm.codes(lambda: verify(case, secure_boot=True)) == ["not_acceptable.attributes"]
+
+
+def test_a_log_of_two_quoted_banks_shows_secure_boot_to_a_policy_of_the_default_bank() -> None:
+    both = boot_logs.log(rows(), ("sha256", "sha384"), index=0)
+    pcrs = {
+        bank: {index: measure.initial(index, bank) for index in range(24)} | dict(tcg.read(both).replay(bank))
+        for bank in ("sha256", "sha384")
+    }
+    made = Platform.create(seed=1, pcrs=pcrs)
+    selections = tuple(wire.Selection(bank, tuple(range(10))) for bank in pcrs)
+    part, endorsements = made.evidence(tpm.REPORT_DATA, fields={"selections": selections})
+    case = (part, endorsements.merge(Endorsements(documents=(EvidencePart("event-log", both),))))
+    assert verify(case, secure_boot=True, event_log="required").verdict == "accepted"
+
+
 def test_secure_boot_of_a_pcr_7_that_was_not_quoted_is_not_believed() -> None:
     pcrs = {index: measure.initial(index) for index in range(24)} | dict(tcg.read(log()).replay("sha256"))
     made = Platform.create(seed=1, pcrs={"sha256": pcrs})

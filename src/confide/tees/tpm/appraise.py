@@ -218,7 +218,7 @@ def appraise(claims: Claims, reference: object, policy: AppraisalPolicy) -> tupl
             f"the machine is not one that the policy names under `{name}`",
         )
     need(
-        wanted.secure_boot is None or _secure_boot(details) == wanted.secure_boot,
+        wanted.secure_boot is None or _secure_boot(details, wanted) == wanted.secure_boot,
         "attributes",
         "secure boot is not shown to be as the policy wants it",
         "give the firmware's event log with --endorsements; on Azure the runtime claims say it",
@@ -291,9 +291,13 @@ def _appraise_log(details: TpmDetails, wanted: TpmReference) -> list[Reason]:
     ]
 
 
-def _secure_boot(details: TpmDetails) -> bool | None:
-    """What the firmware measured, where that is proven; otherwise what Azure's paravisor says of its machine."""
-    measured = None if details.boot_log is None else details.boot_log.secure_boot
+def _secure_boot(details: TpmDetails, wanted: TpmReference) -> bool | None:
+    """What the firmware measured, where that is proven; otherwise what Azure's paravisor says of its machine.
+
+    Only the policy's bank counts: one that the firmware left untouched is the system's own to extend.
+    """
+    log = details.boot_log
+    measured = None if log is None or log.bank != wanted.bank else log.secure_boot
     if measured is not None:
         return measured
     return None if details.azure is None else details.azure.secure_boot
@@ -309,7 +313,7 @@ def trustworthiness(claims: Claims, reference: object) -> Vector:
     named = (wanted.ak, wanted.vm_ids, wanted.instance_ids)
     return Vector(
         instance_identity=2 if any(one is not None for one in named) else 0,
-        configuration={True: 2, False: 32, None: 0}[_secure_boot(details)],
+        configuration={True: 2, False: 32, None: 0}[_secure_boot(details, wanted)],
         executables=3 if wanted.measured else 33,
         hardware=2,
         runtime_opaque=0 if details.trust == "platform" else 32,

@@ -67,7 +67,12 @@ def replay(endorsements: Endorsements, pcrs: Mapping[str, Mapping[int, bytes]]) 
         log = tcg.read(document.data)
         if of_a_tpm(log):
             found += [_compare(log, bank, pcrs[bank]) for bank in log.strong if bank in pcrs]
-    return max(found, key=lambda one: (len(one.agrees), -len(one.differs), one.bank), default=None)
+    # Of equal ones that of SHA-256, the bank that a policy uses unless it names another.
+    return max(
+        found,
+        key=lambda one: (len(one.agrees), -len(one.differs), one.bank == "sha256", one.bank),
+        default=None,
+    )
 
 
 def of_a_tpm(log: EventLog) -> bool:
