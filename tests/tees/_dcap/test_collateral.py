@@ -579,3 +579,34 @@ def test_of_several_documents_none_of_which_serves_the_nearest_one_is_spoken_of(
         found = dcap.judged(tee, made.quote(dcap.REPORT_DATA), endorsements, (made.anchor,))
         # The second document's identity is good; its TCB info is for another platform.
         assert found == ["endorsements_missing.collateral_expired"]
+
+
+def test_more_signing_keys_than_intel_can_have_are_refused_before_they_are_tried() -> None:
+    """16 texts under 1024 certificates of a stranger's key took seconds."""
+    made = dcap.platform("tdx")
+    key = made.keys["attestation"]
+
+    def certificates(first: int, count: int) -> bytes:
+        return simulator.pem(
+            *(
+                dcap.changed(
+                    "tdx", certificates={"signer": {"public_key": key.public_key_der, "serial": serial}}
+                ).certificates["signer"]
+                for serial in range(first, first + count)
+            )
+        )
+
+    def beside(count: int) -> dict[str, Any]:
+        return {"document": {"pck_crl_issuer_chain": certificates(100, count).decode()}}
+
+    assert dcap.refused(made, collateral=beside(7)) == ["accepted"]
+    assert dcap.refused(made, collateral=beside(8)) == ["malformed.limit_exceeded"]
+    others = simulator.pem(
+        made.certificates["signer"],
+        *(
+            dcap.changed("tdx", certificates={"root": {"serial": serial}}).certificates["root"]
+            for serial in range(50, 59)
+        ),
+    )
+    roots = {"document": {"tcb_info_issuer_chain": others.decode()}}
+    assert dcap.refused(made, collateral=roots) == ["malformed.limit_exceeded"]

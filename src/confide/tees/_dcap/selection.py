@@ -25,6 +25,8 @@ __all__ = ["FORMATS", "Pool", "gather", "select_identity", "select_info", "verif
 FORMATS: Final = frozenset({"intel-collateral", "intel-tcb-info", "intel-qe-identity"})
 """The documents that are read: the bundle, and the two answers of Intel's service as they came."""
 MAX_DOCUMENTS: Final = 16
+# Each is tried on each text, and strangers may send texts and keys alike; Intel has used two in ten years.
+MAX_SIGNERS: Final = 8
 _STAGE: Final = "endorsement"
 _FETCH: Final = "run `confide endorse EVIDENCE`, and give its output with --endorsements"
 
@@ -78,12 +80,16 @@ def _verify_text(
 ) -> chain_.Chain:
     """Steps 6 and 7: a text of Intel's is signed by the TCB signing key, which the root has certified."""
     beside = {one.der: one for one in (*signed.certificates, *pool.certificates)}
+    # Only a root can follow the signing key; of one that is not pinned the refusal says so.
+    roots = tuple(one for one in signed.certificates if one.subject_der == one.issuer_der)
     signers = [one for one in beside.values() if chain_.is_named(one, chain_.SIGNER_NAME)]
+    if max(len(signers), len(roots)) > MAX_SIGNERS:
+        raise MalformedError("limit_exceeded", f"more than {MAX_SIGNERS} TCB signing keys or roots were given")
     refused: NotGenuine | None = None
     for signer in signers:
         try:
             _signed(signed.text, signed.signature, signer.public_key_der)
-            return chain_.verify(signer, signed.certificates, anchored, at=at, length=2)
+            return chain_.verify(signer, roots, anchored, at=at, length=2)
         except NotGenuine as error:
             leaf = error.code.partition(".")[2]
             refused = refused or NotGenuine(leaf, f"{what}: {error.message}", hint=error.hint, stage=_STAGE)
