@@ -84,7 +84,9 @@ def _verify_text(
     roots = tuple(one for one in signed.certificates if one.subject_der == one.issuer_der)
     signers = [one for one in beside.values() if chain_.is_named(one, chain_.SIGNER_NAME)]
     if max(len(signers), len(roots)) > MAX_SIGNERS:
-        raise MalformedError("limit_exceeded", f"more than {MAX_SIGNERS} TCB signing keys or roots were given")
+        raise MalformedError(
+            "limit_exceeded", f"more than {MAX_SIGNERS} TCB signing keys or roots were given"
+        )
     refused: NotGenuine | None = None
     for signer in signers:
         try:
