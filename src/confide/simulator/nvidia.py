@@ -185,7 +185,9 @@ class Manifest:
         )
 
     def _resource(self, index: int, values: Sequence[bytes], *, active: bool) -> str:
-        hashes = "".join(f' ns2:Hash{number}="{value.hex()}"' for number, value in enumerate(values))
+        # By name as text, so that Hash10 comes before Hash2.
+        named = sorted((f"Hash{number}", value) for number, value in enumerate(values))
+        hashes = "".join(f' ns2:{word}="{value.hex()}"' for word, value in named)
         return (
             f'        <ns0:Resource active="{active}" alternatives="{len(values)}" index="{index}" '
             f'name="Measurement_{index}" size="{len(values[0])}" type="Measurement"{hashes}></ns0:Resource>\n'

@@ -278,6 +278,19 @@ def test_the_addresses_of_the_documents_are_those_of_the_files(shared: Path) -> 
         assert all((folder / "rim" / f"{file}.xml").is_file() for file in files)
 
 
+def test_certificates_of_a_rim_given_beside_the_report_do_not_hide_its_addresses(shared: Path) -> None:
+    """NVIDIA's RIM signers write their times in the long form, which verification admits; asking must, too."""
+    report = (nvidia.folder(shared) / f"{FULL}.report.bin").read_bytes()
+    signers = rim.parse(
+        (nvidia.folder(shared) / "rim" / "NV_GPU_DRIVER_GH100_550.90.07.xml").read_bytes()
+    ).certificates
+    chain = x509.parse_pem((nvidia.folder(shared) / f"{FULL}.chain.pem").read_bytes())
+
+    found = endorse.urls(report, tuple(one.der for one in (*signers, *chain)))
+
+    assert found == endorse.urls(report, tuple(one.der for one in chain))
+
+
 def test_reports_of_other_vendors_are_not_taken_for_a_gpu_s(shared: Path) -> None:
     others = [
         file
