@@ -207,7 +207,7 @@ def urls(data: bytes, certificates: tuple[bytes, ...] = ()) -> tuple[str, ...]:
     """
     model: Model | None = None
     for encoded in certificates:
-        certificate = x509.Certificate.from_der(encoded)
+        certificate = x509.Certificate.from_der(encoded, long_times=True)
         if is_device_certificate(certificate):
             model = read_device_certificate(certificate).model
             break
