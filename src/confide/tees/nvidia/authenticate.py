@@ -8,6 +8,7 @@ whose checks these are. What a policy makes of the comparison with RIM documents
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -262,9 +263,11 @@ def _verify_chain(
     device: endorse.DeviceCertificate, others: list[x509.Certificate], roots: _Roots, at: datetime
 ) -> tuple[x509.Certificate, ...]:
     """Step 4."""
-    key = (device.certificate.der, *(one.der for one in others))
-    known = _known(key, tuple(roots.device))
-    if not known or not known[0][1] <= at <= known[0][2]:
+    digests = tuple(hashlib.sha256(one.der).digest() for one in (device.certificate, *others))
+    known = _known(digests, tuple(roots.device))
+    # Each path is read once and judged: another thread may put that of another time in its place meanwhile.
+    chain = next((path for path, first, last in tuple(known) if first <= at <= last), ())
+    if not chain:
         chain = x509.verify_chain(
             device.certificate,
             others,
@@ -276,7 +279,6 @@ def _verify_chain(
         first = max(certificate.not_before for certificate in chain)
         last = min(certificate.not_after for certificate in chain)
         known[:] = [(chain, first, last)]
-    chain = known[0][0]
     if len(chain) < 3:
         raise NotGenuine(
             "chain_invalid",
@@ -294,7 +296,7 @@ def _verify_chain(
 
 @functools.lru_cache(maxsize=256)
 def _known(
-    _certificates: tuple[bytes, ...], _roots: tuple[bytes, ...]
+    _digests: tuple[bytes, ...], _roots: tuple[bytes, ...]
 ) -> list[tuple[tuple[x509.Certificate, ...], datetime, datetime]]:
     """The memory of one question about a chain: the path found, and when all of it is valid, or nothing yet.
 

@@ -8,6 +8,7 @@ Source: "SEV Secure Nested Paging Firmware ABI Specification" (56860), sections 
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -203,11 +204,12 @@ def _sorted(anchors: tuple[TrustAnchor, ...]) -> _Anchors:
 
 @functools.lru_cache(maxsize=256)
 def _known(
-    _leaf: bytes, _others: tuple[bytes, ...], _anchored: _Anchors
+    _digests: tuple[bytes, ...], _anchored: _Anchors
 ) -> list[tuple[tuple[x509.Certificate, ...], datetime, datetime]]:
     """The memory of one question about a chain: the path found, and when all of it is valid, or nothing yet.
 
-    Signatures do not change with time; validity is judged anew for each time that is asked about.
+    Signatures do not change with time; validity is judged anew for each time that is asked about. Certificates are remembered
+    by their digests: strangers send them, and 256 times all that they may send is too much.
     """
     return []
 
@@ -285,14 +287,16 @@ def _verify_chain(
     key: endorse.KeyCertificate, others: list[x509.Certificate], anchored: _Anchors, at: datetime
 ) -> tuple[x509.Certificate, ...]:
     """Step 4."""
-    known = _known(key.certificate.der, tuple(one.der for one in others), anchored)
-    if known and known[0][1] <= at <= known[0][2]:
-        chain = known[0][0]
-    else:
-        chain = _build_chain(key.certificate, key.kind, others, anchored, at)
-        first = max(certificate.not_before for certificate in chain)
-        last = min(certificate.not_after for certificate in chain)
-        known[:] = [(chain, first, last)]
+    digests = tuple(hashlib.sha256(one.der).digest() for one in (key.certificate, *others))
+    known = _known(digests, anchored)
+    # Each path is read once and judged: another thread may put that of another time in its place meanwhile.
+    for chain, first, last in tuple(known):
+        if first <= at <= last:
+            return chain
+    chain = _build_chain(key.certificate, key.kind, others, anchored, at)
+    first = max(certificate.not_before for certificate in chain)
+    last = min(certificate.not_after for certificate in chain)
+    known[:] = [(chain, first, last)]
     return chain
 
 
