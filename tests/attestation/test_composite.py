@@ -16,6 +16,7 @@ from confide.attestation.evidence import Endorsements, Evidence, EvidencePart
 from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.result import Tier
 from confide.attestation.verifier import Verifier
+from confide.crypto.issue import IssuingKey
 from confide.errors import AttestationError, ConfideError, ConfigurationError, EnclaveError
 from confide.simulator import nvidia
 from confide.simulator import tpm as simulated_tpm
@@ -141,6 +142,25 @@ def test_gpu_06_a_missing_a_doubled_and_a_surplus_gpu_are_refused() -> None:
     assert refusal(lambda: check(one)) == ["not_acceptable.attributes"]
     assert refusal(lambda: check(one, one)) == ["not_acceptable.identity"]
     assert refusal(check) == ["not_acceptable.tee"]
+
+
+def test_gpu_06_one_gpu_before_and_after_an_update_of_its_firmware_is_one_gpu() -> None:
+    """The key that signs is the firmware's own; the one above it is the device's."""
+    keys: dict[str, IssuingKey] = {}
+
+    def key(role: str) -> IssuingKey:
+        return keys.setdefault(role, IssuingKey.generate_p384())
+
+    before = nvidia.Platform.create(key=key)
+    del keys["firmware"]
+    after = nvidia.Platform.create(key=key)
+    assert before.firmware.certificate != after.firmware.certificate
+    ready = verifier({"snp": CPU, "nvidia": {}}, before, after, gpu(2), service=bundles.SERVICE)
+
+    assert len(ready.verify(with_gpus(before, gpu(2)), at=AT, **ASKED).parts) == 2
+    assert refusal(lambda: ready.verify(with_gpus(before, after), at=AT, **ASKED)) == [
+        "not_acceptable.identity"
+    ]
 
 
 def test_gpu_06_gpus_alone_are_counted_too() -> None:

@@ -231,8 +231,8 @@ class Verifier:
                 )
             elif there and reference.count is not None and there != reference.count:
                 refuse("attributes", f"there are not as many devices as the policy names: {tee}")
-        signers = [claims.chain[0].fingerprint for claims in (platform, *devices) if claims.chain]
-        if len(set(signers)) != len(signers):
+        own = [key for claims in (platform, *devices) for key in _own_keys(claims)]
+        if len(set(own)) != len(own):
             refuse("identity", "two reports are from one and the same device")
         return found
 
@@ -344,6 +344,11 @@ def _check_formats(evidence: Evidence) -> None:
         raise MalformedError("unknown_format", "beside a GPU alone there can be only further GPUs")
     if formats.count("tpm") + (evidence.platform.format == "tpm") > 1:
         raise MalformedError("unknown_format", "the evidence has more than one TPM")
+
+
+def _own_keys(claims: Claims) -> set[bytes]:
+    """The keys of one device and of no other. A GPU's firmware has a key that changes with it, under the key of the device."""
+    return {voucher.fingerprint for voucher in claims.chain[: 2 if claims.tee == "nvidia" else 1]}
 
 
 def _device_binding(claims: Claims, root: bytes | None) -> Binding:

@@ -148,9 +148,8 @@ def bind(
     def refuse(leaf: str, message: str, hint: str = "") -> None:
         found.append(result.unacceptable(leaf, message, hint=hint, stage="binding"))
 
-    if asked.report_data is not None:
-        if not _carries(claims, asked.report_data):
-            refuse("channel", f"{_CARRIED[claims.tee]} is not the one asked for")
+    if asked.report_data is not None and not _carries(claims, asked.report_data):
+        refuse("channel", f"{_CARRIED[claims.tee]} is not the one asked for")
     if asked.nonce is None and asked.purpose is not None and not asked.cached:
         refuse(
             "nonce_missing",
