@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from confide.attestation import reference as reference_
 from confide.attestation.evidence import Endorsements, EvidencePart
+from confide.attestation.policy import AppraisalPolicy
 from confide.simulator.tpm import Platform
 from confide.tees._tcg import log as tcg
 from confide.tees.tpm import appraise, boot, measure, wire
@@ -391,7 +393,13 @@ def test_reference_values_of_a_log_fill_a_policy() -> None:
     assert values.tee == "tpm"
     assert values.measurements["pcr4"] == (tcg.read(log()).replay("sha256")[4],)
     with384 = boot_logs.log(rows(), ("sha256", "sha384"), index=0)
-    assert measure.from_event_log(with384, origin="", bank="sha384").measurements["pcr4.sha384"]
+    predicted = measure.from_event_log(with384, origin="a watched boot", bank="sha384")
+    assert len(predicted.measurements["pcr4"][0]) == 48
+    left_open = AppraisalPolicy.from_table(
+        {"tees": ["tpm"], "reference": {"tpm": {"bank": "sha384", "pcr": {"4": "FILES"}}}}
+    )
+    filled = left_open.with_reference_values(reference_.read(reference_.write([predicted])))
+    assert predicted.measurements["pcr4"][0].hex() in filled.to_toml()
     ccel = boot_logs.log([(1, 4, SEPARATOR, SEPARATOR)])
     assert code_of(measure.from_event_log, ccel, origin="") == "malformed.unknown_format"
     assert not boot.of_a_tpm(tcg.read(ccel))

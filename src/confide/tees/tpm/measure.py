@@ -50,16 +50,15 @@ def predict(index: int, digests: Iterable[bytes], bank: str = "sha256") -> bytes
 
 
 def from_event_log(data: bytes, *, origin: str, bank: str = "sha256") -> ReferenceValues:
-    """The PCRs to which a TPM's log of a boot replays, by the names ``pcr0`` and so on, for a boot that you trust: the log itself
-    proves nothing. Raises ``malformed`` errors for what is no log of a TPM, ``configuration.algorithm`` for a bank it has not.
+    """The PCRs to which a TPM's log of a boot replays, by the names ``pcr0`` and so on in every bank (a policy names its bank once),
+    for a boot that you trust: the log itself proves nothing. Raises ``malformed`` errors for what is no log of a TPM, ``configuration.algorithm`` for a bank it has not.
     """
     _size(bank)
     log = tcg.read(data)
     if not boot.of_a_tpm(log):
         raise MalformedError("unknown_format", "the event log is not a TPM's, and tells nothing about PCRs")
     values = {index: value for index, value in log.replay(bank).items() if index < wire.MAX_PCRS}
-    suffix = "" if bank == "sha256" else f".{bank}"
-    named = {f"pcr{index}{suffix}": (value,) for index, value in sorted(values.items())}
+    named = {f"pcr{index}": (value,) for index, value in sorted(values.items())}
     return ReferenceValues("tpm", named, origin)
 
 
