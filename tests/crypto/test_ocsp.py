@@ -195,6 +195,34 @@ def test_ev_20_the_delegate_s_certificate_must_be_there_and_valid() -> None:
     assert check(delegated(short)) == pki.AT + timedelta(hours=1)
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_ev_20_each_certificate_that_fits_the_responder_is_tried(by_name: bool) -> None:
+    entitled = responder()
+    others = (
+        responder(signing_key=pki.key("other")),
+        responder(extensions={}),
+        responder(not_after=pki.AT - 2 * DAY),
+    )
+    for other in others:
+        for certificates in ((other.der, entitled.der), (entitled.der, other.der)):
+            assert verdict(delegated(certificates=certificates, by_name=by_name)) == ""
+        assert verdict(delegated(certificates=(other.der,), by_name=by_name)).startswith("not_genuine.")
+    # Two that are entitled, of which the one that lives longer counts, in whatever order.
+    short = responder(not_after=pki.AT + timedelta(hours=1))
+    for certificates in ((short.der, entitled.der), (entitled.der, short.der)):
+        assert check(delegated(certificates=certificates, by_name=by_name)) == pki.AT + DAY
+
+
+def test_ev_20_two_entries_about_one_certificate_count_by_the_worse() -> None:
+    entry = ocsp.Response.from_der(response()).entries[0]
+    worse = dataclasses.replace(entry, status="revoked")
+    older = dataclasses.replace(entry, next_update=pki.AT - timedelta(hours=1))
+    for entries in ((entry, worse), (worse, entry), (older, worse)):
+        both = dataclasses.replace(ocsp.Response.from_der(response()), entries=entries)
+        with pytest.raises(NotGenuine, match="revoked"):
+            both.check(LEAF, issuer=ISSUER, at=pki.AT)
+
+
 def test_a_naive_time_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="aware"):
         check(response(), at=datetime(2026, 1, 1))  # noqa: DTZ001

@@ -41,6 +41,7 @@ _HASHES: Final = {
     "2.16.840.1.101.3.4.2.3": "sha512",
 }
 _STAGE: Final = "revocation"
+_WORST_FIRST: Final = ("revoked", "unknown", "good")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,9 @@ class Response:
         return _response(bytes(data))
 
     def about(self, certificate: Certificate, issuer: Certificate) -> SingleResponse | None:
-        """The entry about ``certificate``, or None."""
-        return next((entry for entry in self.entries if entry.names(certificate, issuer)), None)
+        """The entry about ``certificate``, of several the worst, or None."""
+        found = [entry for entry in self.entries if entry.names(certificate, issuer)]
+        return min(found, key=lambda entry: _WORST_FIRST.index(entry.status), default=None)
 
     def check(self, certificate: Certificate, *, issuer: Certificate, at: datetime) -> datetime:
         """Say that ``certificate`` was good at the time ``at``, by the word of ``issuer``, its verified issuer, or of a
@@ -102,7 +104,7 @@ class Response:
         entry = self.about(certificate, issuer)
         if entry is None:
             raise EndorsementsMissing("ocsp", "the OCSP response is not about this certificate", stage=_STAGE)
-        responder = _signer(self.der, issuer.der)
+        responders = _signers(self.der, issuer.der)
         if entry.status == "revoked":
             raise NotGenuine("revoked", "the issuer has revoked this certificate", stage=_STAGE)
         if entry.status == "unknown":
@@ -119,14 +121,15 @@ class Response:
                 hint="fetch a current response",
                 stage=_STAGE,
             )
-        if not responder.not_before <= at <= responder.not_after:
+        in_force = [one.not_after for one in responders if one.not_before <= at <= one.not_after]
+        if not in_force:
             raise EndorsementsMissing(
                 "ocsp_expired",
                 "the OCSP responder's certificate is not valid at the time of verification",
                 hint="fetch a current response",
                 stage=_STAGE,
             )
-        return min(until, responder.not_after)
+        return min(until, max(in_force))
 
 
 def request(certificate: Certificate, issuer: Certificate) -> bytes:
@@ -158,8 +161,12 @@ def _key_bits(certificate: Certificate) -> bytes:
 
 
 @functools.lru_cache(maxsize=256)
-def _signer(response_der: bytes, issuer_der: bytes) -> Certificate:
-    """The certificate of the responder, after its right to sign and its signature have been checked: facts without a time."""
+def _signers(response_der: bytes, issuer_der: bytes) -> tuple[Certificate, ...]:
+    """The certificates of the responder whose right to sign and whose signature have been checked: facts without a time.
+
+    A response may carry several that fit the responder's name, ``MAX_CERTIFICATES`` at most, and one that is entitled is enough.
+    Raises what the first of them is refused for if none is.
+    """
     response = Response.from_der(response_der)
     issuer = Certificate.from_der(issuer_der, long_times=True)
     candidates = [one for one in (issuer, *response.certificates) if _is_responder(one, response.responder)]
@@ -167,7 +174,21 @@ def _signer(response_der: bytes, issuer_der: bytes) -> Certificate:
         raise NotGenuine(
             "chain_invalid", "the certificate of the OCSP responder is not in its response", stage=_STAGE
         )
-    responder = candidates[0]
+    entitled: list[Certificate] = []
+    refused: list[NotGenuine] = []
+    for responder in candidates:
+        try:
+            _check_signer(response, responder, issuer)
+        except NotGenuine as error:
+            refused.append(error)
+        else:
+            entitled.append(responder)
+    if not entitled:
+        raise refused[0]
+    return tuple(entitled)
+
+
+def _check_signer(response: Response, responder: Certificate, issuer: Certificate) -> None:
     if responder.der != issuer.der:
         _check_delegation(responder, issuer)
     response.signed.verify(responder.public_key_der)
@@ -175,7 +196,6 @@ def _signer(response_der: bytes, issuer_der: bytes) -> Certificate:
         raise NotGenuine(
             "expired", "the OCSP response was made outside the validity of its responder", stage=_STAGE
         )
-    return responder
 
 
 def _is_responder(certificate: Certificate, responder: bytes) -> bool:
