@@ -491,6 +491,41 @@ def test_gpu_03_documents_in_which_nothing_counts_prove_nothing() -> None:
     assert nvidia.codes(nvidia.case(manifests=none)) == ["not_acceptable.measurement"]
 
 
+@pytest.mark.parametrize("kind", ["driver", "vbios"])
+def test_gpu_03_each_document_must_vouch_for_a_measurement_of_its_own(kind: str) -> None:
+    both = nvidia.device().manifests()
+    silent = replace(both[kind], inactive=tuple(both[kind].golden))
+    case = nvidia.case(manifests={**both, kind: silent})
+
+    assert nvidia.codes(case) == ["not_acceptable.measurement"]
+    outcomes = {check.name: check.outcome for check in nvidia.verify(case, {"rim": "ANY"}).claims.checks}
+    assert outcomes["rim"] == "not checked"
+
+
+def test_gpu_03_a_document_whose_only_value_is_left_out_vouches_for_nothing() -> None:
+    device = nvidia.device()
+    both = device.manifests()
+    only = {**both, "driver": replace(both["driver"], golden={35: (device.measurements[35],)}, inactive=())}
+    enabled, disabled = ({"nvdec0_status": status} for status in (b"\xaa", b"\x55"))
+
+    assert nvidia.verify(nvidia.case(manifests=only, fields=enabled)).tier.name == "AFFIRMING"
+    assert nvidia.codes(nvidia.case(manifests=only, fields=disabled)) == ["not_acceptable.measurement"]
+
+
+@pytest.mark.parametrize("tag_id", ["00", "ff"])
+def test_gpu_03_a_document_without_values_hides_no_difference_from_another(tag_id: str) -> None:
+    device = nvidia.device()
+    one = device.manifests()["driver"]
+    silent = replace(one, inactive=tuple(one.golden), tag_id=tag_id * 48)
+    extra = (EvidencePart("nvidia-rim", silent.sign(device.signer)),)
+
+    assert nvidia.verify(nvidia.case(extra=extra)).tier.name == "AFFIRMING"
+    altered = nvidia.case(extra=extra, measurements={7: b"\x01" * 48})
+    assert nvidia.codes(altered) == ["not_acceptable.measurement"]
+    shown: Any = nvidia.verify(altered, {"rim": "ANY"}).to_json()["claims"]
+    assert shown["rim"]["mismatched"] == "7"
+
+
 def test_gpu_03_of_several_documents_for_one_version_one_that_matches_is_enough() -> None:
     device = nvidia.device()
     old = replace(device.manifests()["driver"], golden={7: (b"\x02" * 48,)}, inactive=())

@@ -102,6 +102,14 @@ def test_versions_may_be_pinned() -> None:
     assert nvidia.codes(case, {"vbios": ["96.00.CC.00.03"]}) == ["not_acceptable.measurement"]
 
 
+def test_gpu_03_a_report_without_a_driver_satisfies_no_demand_on_drivers() -> None:
+    switch = nvidia.case(nvidia.device("LS_10"))
+
+    assert nvidia.verify(switch).claims.details.driver_version is None  # type: ignore[attr-defined]
+    assert nvidia.codes(switch, {"min_driver": "1"}) == ["not_acceptable.below_minimum"]
+    assert nvidia.codes(switch, {"drivers": ["575.57.08"]}) == ["not_acceptable.measurement"]
+
+
 def test_kinds_and_architectures() -> None:
     gpu, switch, blackwell = (nvidia.case(nvidia.device(model)) for model in ("GH100", "LS_10", "GB100"))
 

@@ -10,7 +10,7 @@ require_binding = true                     # the default: the report must answer
 kinds = ["gpu", "switch"]                  # the default is what the evidence is of; beside a CPU's TEE it is ["gpu"]
 architectures = ["hopper", "blackwell", "ls10"]     # the default
 device_ids = ["41431D480FE5E87274"]        # only these devices: serial numbers of the certificates of their own keys
-drivers = ["550.90.07"]     min_driver = "550.90"   # exactly one of these; none below this, number by number
+drivers = ["550.90.07"]     min_driver = "550.90"   # exactly one of these; none below this, number by number; both refuse a switch
 vbios = ["96.00.9F.00.01"]  min_vbios = "96.00.9F.00.00"
 modes = ["spt", "mpt", "ppcie"]            # what the firmware must say of its mode; old firmware says nothing and is then refused
 protected_pcie = true                      # what the firmware must say of protected PCIe
@@ -250,20 +250,31 @@ def _modes(details: NvidiaDetails, wanted: NvidiaReference) -> list[Reason]:
     return found
 
 
+def _driver_numbers(version: str | None) -> tuple[int, ...]:
+    """The numbers of a driver's version; none, which is below every floor, for one that is absent or not written in numbers."""
+    if version is None or not _DRIVER.fullmatch(version):
+        return ()
+    return tuple(int(part) for part in version.split("."))
+
+
 def _versions(details: NvidiaDetails, wanted: NvidiaReference) -> list[Reason]:
     found: list[Reason] = []
     update = "update the machine's firmware and driver"
-    if details.driver_version is not None:
-        driver = details.driver_version
-        if wanted.drivers is not None and driver not in wanted.drivers:
-            found.append(unacceptable("measurement", "the driver's version is not one that the policy names"))
-        numbers = tuple(int(part) for part in driver.split(".")) if _DRIVER.fullmatch(driver) else ()
-        if wanted.min_driver is not None and numbers < wanted.min_driver:
-            found.append(
-                unacceptable(
-                    "below_minimum", "the driver is older than the policy admits", hint=update, stage="tcb"
-                )
+    # The report of a switch names no driver, and satisfies no demand on one.
+    driver = details.driver_version
+    if wanted.drivers is not None and driver not in wanted.drivers:
+        found.append(unacceptable("measurement", "the driver's version is not one that the policy names"))
+    if wanted.min_driver is not None and _driver_numbers(driver) < wanted.min_driver:
+        found.append(
+            unacceptable(
+                "below_minimum",
+                "the driver is older than the policy admits" if driver else "the report names no driver",
+                hint=update
+                if driver
+                else "the report of a switch names none: leave `min_driver` out for switches",
+                stage="tcb",
             )
+        )
     if wanted.vbios is not None and details.vbios_version not in wanted.vbios:
         found.append(unacceptable("measurement", "the VBIOS version is not one that the policy names"))
     if wanted.min_vbios is not None:
@@ -301,8 +312,10 @@ def _rim(comparison: RimComparison, *, decided: bool) -> list[Reason]:
     if not found and not decided:
         result.raise_first([], missing)
         if not comparison.complete:
-            # Nothing matched and nothing is known to be wrong: documents without a value that counts.
-            found.append(unacceptable("measurement", "NVIDIA's documents name no measurement of this device"))
+            # Nothing is known to be wrong, but a document without a value that counts vouches for nothing.
+            found.append(
+                unacceptable("measurement", "a document of NVIDIA's names no measurement of this device")
+            )
     return found
 
 

@@ -51,7 +51,8 @@ class RimComparison:
 
     ``documents`` are those that counted; ``findings`` say why one that was needed did not (missing, out of date, not NVIDIA's,
     revoked) and are empty where all counted. ``uncovered`` are indexes that no document has a value for, ``skipped`` those left
-    out because the unit that they measure is disabled, ``conflicts`` those that both documents claim.
+    out because the unit that they measure is disabled, ``conflicts`` those that both documents claim. ``idle`` are the kinds whose
+    document has no value that counts, and so vouches for nothing.
     """
 
     documents: tuple[Document, ...]
@@ -61,17 +62,22 @@ class RimComparison:
     uncovered: tuple[int, ...]
     conflicts: tuple[int, ...]
     findings: tuple[Reason, ...]
+    idle: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
-        """Whether every document was there, and every value of theirs is the report's."""
-        return bool(self.matched) and not (self.findings or self.mismatched or self.conflicts)
+        """Whether every document was there and has values that count, and all of these are the report's."""
+        return bool(self.matched) and not (self.findings or self.mismatched or self.conflicts or self.idle)
 
 
 @dataclass(frozen=True, slots=True)
 class _Verified:
     document: Document
     golden: Mapping[int, rim.Golden]
+
+    def idle(self, skipped: set[int]) -> bool:
+        """Whether no value of the document counts."""
+        return self.golden.keys() <= skipped
 
 
 def compare(
@@ -87,8 +93,8 @@ def compare(
     """Compare. ``product`` is the chip by its certificate, ``names`` what NVIDIA calls the documents that are needed, by kind.
 
     A document counts for its kind if its version is the report's to the letter and its product is the chip. Of several that
-    count, one that matches is enough: NVIDIA signs a document again when its signer's certificate expires. Raises
-    MalformedError for a document that is not in the form of one, whatever it may be about.
+    count, one that matches is enough: NVIDIA signs a document again when its signer's certificate expires. One without a value
+    that counts is taken only where there is no other, so that it hides no difference. Raises MalformedError for a document that is not in the form of one, whatever it may be about.
     """
     given = [part.data for part in endorsements.documents if part.format == FORMAT]
     if len(given) > MAX_DOCUMENTS:
@@ -113,7 +119,12 @@ def compare(
             # The one with the fewest differences; the order in which they came does not matter.
             chosen.append(
                 min(
-                    verified, key=lambda one: (len(_differences(one, measured, skipped)), one.document.tag_id)
+                    verified,
+                    key=lambda one: (
+                        one.idle(skipped),
+                        len(_differences(one, measured, skipped)),
+                        one.document.tag_id,
+                    ),
                 )
             )
         else:
@@ -128,6 +139,7 @@ def compare(
         uncovered=tuple(sorted(set(measured) - set(seen))),
         conflicts=tuple(sorted({index for index in seen if seen.count(index) > 1})),
         findings=tuple(findings),
+        idle=tuple(one.document.kind for one in chosen if one.idle(skipped)),
     )
 
 
