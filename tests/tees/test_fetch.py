@@ -255,6 +255,14 @@ def test_a_question_that_is_too_long_is_not_asked(monkeypatch: pytest.MonkeyPatc
         "//vendor.example/",
         "",
         "https://v\u0435ndor.example/",
+        "https://vendor.example/a b",
+        " https://vendor.example/",
+        "https://vendor.example/ ",
+        "\0https://vendor.example/",
+        "https://vendor.example\t/",
+        "https://vendor\n.example/",
+        "https://vendor.example/\r\nhost: evil.example",
+        "https://vendor.example/\x7f",
     ],
 )
 def test_ev_35_only_named_hosts_are_asked(get: Get, url: str) -> None:

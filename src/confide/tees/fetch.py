@@ -2,7 +2,8 @@
 """The one place where confide asks a vendor: HTTPS to hosts named in the code, bounded in bytes and time.
 
 Nothing that is fetched is trusted for having been fetched: certificates, CRLs and signed documents are judged by their
-signatures. Addresses come from ``endorse`` modules and never from evidence or certificates.
+signatures. Addresses come from ``endorse`` modules, which make them of fields of the evidence. One kind is read from certificates:
+the places of Nitro's CRLs, once the chain above the evidence ends at AWS's root. Of all of them only hosts named here are asked.
 """
 
 from __future__ import annotations
@@ -205,6 +206,8 @@ def _pem(label: str, der: bytes) -> str:
 
 
 def _check(url: str, allowed_hosts: frozenset[str]) -> None:
+    # `urlsplit` drops control characters and spaces before it reads, and the client does not: both must read the same address.
+    visible = all("!" <= one <= "~" for one in url)
     try:
         parts = urlsplit(url)
         plain = (
@@ -216,7 +219,7 @@ def _check(url: str, allowed_hosts: frozenset[str]) -> None:
     known = host in allowed_hosts or (
         allowed_hosts == ALLOWED_HOSTS and _AWS_CRLS.fullmatch(host) is not None
     )
-    if parts.scheme != "https" or not known or not plain or not url.isascii():
+    if parts.scheme != "https" or not known or not plain or not visible:
         raise ConfigurationError(
             "address",
             "this address may not be asked for endorsements",
