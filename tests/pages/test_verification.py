@@ -330,6 +330,18 @@ def test_every_text_comes_out_as_it_went_in_or_visibly_escaped(value: str) -> No
     assert all(one.isprintable() or one == "\n" or unicodedata.category(one) == "Zs" for one in shown)
 
 
+@pytest.mark.parametrize("blank", "\ufe0f\U000e0100\u3164\uffa0\u115f\u1160\u2800\u034f")
+def test_a_name_with_characters_that_are_not_seen_does_not_look_like_another(blank: str) -> None:
+    assert markup.text(f"AMD{blank}") == f"AMD\\u{{{ord(blank):x}}}"
+
+
+def test_marks_do_not_pile_up_over_the_lines_around_them() -> None:
+    """A stack of marks on one letter would be drawn over a verdict that stands above it."""
+    assert markup.text("e\u0301 \u05e9\u05b8\u05c1\u0591") == "e\u0301 \u05e9\u05b8\u05c1\u0591"
+    piled = markup.text("a" + "\u0301" * 200)
+    assert piled == "a" + "\u0301" * 3 + "\\u{301}" * 197
+
+
 def test_a_page_is_bounded_whatever_it_shows() -> None:
     deep: Any = "end"
     for _ in range(500):

@@ -17,6 +17,27 @@ MAX_ROWS: Final = 1000
 MAX_DEPTH: Final = 8
 # Characters that are not seen, or that change how others are seen: a text must not look like another one.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# The same among letters, signs and marks: fillers, a pattern without dots, and what chooses another form of a character.
+_BLANK: Final = frozenset(
+    map(
+        chr,
+        (
+            0x34F,
+            0x115F,
+            0x1160,
+            0x17B4,
+            0x17B5,
+            0x2800,
+            0x3164,
+            0xFFA0,
+            *range(0xFE00, 0xFE10),
+            *range(0xE0100, 0xE01F0),
+        ),
+    )
+)
+_MARKS: Final = frozenset({"Mn", "Me"})
+# Marks stack, and a high enough stack is drawn over the lines around it. No script needs more of them on one letter.
+MAX_STACK: Final = 3
 
 
 class Markup(str):
@@ -33,12 +54,20 @@ def text(value: object) -> Markup:
     more = len(shown) - MAX_TEXT
     if more > 0:
         shown = shown[:MAX_TEXT]
-    seen = "".join(
-        f"\\u{{{ord(one):x}}}" if unicodedata.category(one) in _UNSEEN and one != "\n" else one
-        for one in shown
-    )
     tail = f" … and {more} more characters" if more > 0 else ""
-    return Markup(html.escape(seen + tail, quote=True))
+    return Markup(html.escape(_seen(shown) + tail, quote=True))
+
+
+def _seen(value: str) -> str:
+    if value.isascii() and value.isprintable():
+        return value
+    seen, stack = [], 0
+    for one in value:
+        category = unicodedata.category(one)
+        stack = stack + 1 if category in _MARKS else 0
+        hides = (category in _UNSEEN and one != "\n") or one in _BLANK or stack > MAX_STACK
+        seen.append(f"\\u{{{ord(one):x}}}" if hides else one)
+    return "".join(seen)
 
 
 def _is_plain(value: object) -> bool:
