@@ -425,3 +425,84 @@ def test_the_verdict_is_written_as_a_page_for_a_reviewer_also_when_it_is_a_refus
         assert text.startswith("<!doctype html>")
         assert "<script" not in text
         assert ("not_acceptable.debug" in text) == (code == 4)
+
+
+@pytest.mark.parametrize("option", ["--html", "--ear"])
+def test_a_verdict_is_said_also_where_its_page_or_ear_cannot_be_written(
+    confide: Confide, shared: Path, tmp_path: Path, option: str
+) -> None:
+    """The verdict comes first; what cannot be written is an error of its own, and no refusal's code gives way to it."""
+    folder = shared / "evidence" / "sev-snp"
+    for sample, verdict, code in (("genoa-v3", "accepted", 1), ("milan-v2-debug", "not_acceptable", 4)):
+        answer = confide(
+            "verify", folder / f"{sample}.report.bin", "--policy", policy(tmp_path), "--json",
+            "--endorsements", folder / f"{sample}.vcek.der", "--at", "2026-06-01T00:00:00Z",
+            option, tmp_path / "absent" / "result",
+        )  # fmt: skip
+
+        assert json.loads(answer.out)["verdict"] == verdict
+        assert answer.code == code
+        assert ("error: No such file or directory" in answer.err) == (option == "--html" or code == 1)
+
+
+def test_a_damaged_identity_is_no_finding_about_the_evidence(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    folder = shared / "evidence" / "sev-snp"
+    common = (
+        "verify", folder / "genoa-v3.report.bin", "--policy", policy(tmp_path), "--json",
+        "--endorsements", folder / "genoa-v3.vcek.der", "--at", "2026-06-01T00:00:00Z", "--ear", tmp_path / "ear.jwt",
+    )  # fmt: skip
+    assert confide(*common).code == 0
+    for file in (tmp_path / "home" / "config").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+
+    answer = confide(*common)
+
+    assert json.loads(answer.out)["verdict"] == "accepted"
+    assert answer.code == 1
+    assert "[sealing.integrity]" in answer.err
+
+
+def test_evidence_that_is_too_large_has_a_verdict_for_machines(confide: Confide, tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(bytes((1 << 20) + 1))
+
+    answer = confide("verify", evidence, "--policy", policy(tmp_path), "--json")
+
+    assert answer.code == 3
+    assert json.loads(answer.out)["reasons"][0]["code"] == "malformed.limit_exceeded"
+
+
+def test_a_file_of_reference_keys_without_a_key_does_not_admit_unsigned_values(
+    confide: Confide, shared: Path, tmp_path: Path
+) -> None:
+    """Nor does a key without values to be signed pass in silence."""
+    folder = shared / "evidence" / "sev-snp"
+    measured = formats.read((folder / "genoa-v3.report.bin").read_bytes()).platform.data[0x90:0xC0]
+    values, keys = tmp_path / "values.toml", tmp_path / "keys.pem"
+    values.write_bytes(reference.write([ReferenceValues("snp", {"measurement": (measured,)}, "anybody")]))
+    keys.write_bytes(b"")
+    common = (
+        "verify", folder / "genoa-v3.report.bin", "--json",
+        "--endorsements", folder / "genoa-v3.vcek.der", "--at", "2026-06-01T00:00:00Z",
+    )  # fmt: skip
+    left_open = ("--policy", policy(tmp_path, ANY.replace('"ANY"', '"FILES"')), "--reference-values", values)
+
+    assert confide(*common, *left_open).code == 0
+    assert confide(*common, *left_open, "--reference-key", keys).code == 2
+    assert confide(*common, "--policy", policy(tmp_path), "--reference-key", keys).code == 2
+
+
+def test_json_about_hostile_evidence_does_not_steer_the_terminal(confide: Confide, tmp_path: Path) -> None:
+    hostile = "\x9b2J\x7f\u202e"
+    evidence = tmp_path / "evidence"
+    evidence.write_bytes(bundles.cached(content={hostile: b"\x0c" * 32}).encode())
+
+    answer = confide("inspect", evidence, "--json")
+
+    assert answer.code == 0
+    assert "0c" * 32 in answer.out
+    assert hostile in json.dumps(json.loads(answer.out), ensure_ascii=False)
+    assert all(line.isprintable() for line in answer.out.splitlines())

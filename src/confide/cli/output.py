@@ -76,7 +76,8 @@ def data(text: str) -> None:
 
 def data_json(value: Mapping[str, object] | Sequence[object]) -> None:
     """Write the command's result for a machine."""
-    click.echo(json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False))
+    # In ASCII, DEL too: what a terminal obeys, or shows in another order, is escaped, and no encoding of stdout is too small.
+    click.echo(json.dumps(value, indent=2, sort_keys=False).replace("\x7f", "\\u007f"))
 
 
 def data_bytes(content: bytes) -> None:

@@ -75,6 +75,12 @@ class Trusted:
                 "simulated evidence needs two consents, and only one was given",
                 hint="add both `--allow-simulated` and `--anchor FILE` (or `--anchor local`)",
             )
+        if self.reference_keys and not self.reference_paths:
+            raise ConfigurationError(
+                "reference_key",
+                "a key for reference values was given, and no reference values",
+                hint="add `--reference-values FILE`, or leave out `--reference-key`",
+            )
         try:
             policy = AppraisalPolicy.from_file(self.policy_path)
             if self.reference_paths:
@@ -178,6 +184,13 @@ def _reference_values(
         for path in keys
         for block in pem.blocks(path.read_bytes(), "PUBLIC KEY", max_size=_MAX_KEY, max_count=16)
     )
+    if keys and not trusted:
+        # Without a key nothing would have to be signed: the opposite of what was asked for.
+        raise ConfigurationError(
+            "reference_key",
+            "no public key is in the files that --reference-key names",
+            hint="give a file that begins with `-----BEGIN PUBLIC KEY-----`",
+        )
     return tuple(
         values for path in paths for values in reference.read(path.read_bytes(), at=at, keys=trusted)
     )

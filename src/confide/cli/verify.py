@@ -151,27 +151,33 @@ def verify(
     at = trust.parse_time(at_text)
     verifier = trusted.verifier(at=at)
     bound_to = None if report_data is None else _report_data(report_data)
-    content = _read(evidence)
+    content: bytes | None = None
     read: Evidence | None = None
     try:
+        content = _read(evidence)
         read = _with_devices(content, format_, devices)
         result = verifier.verify(read, at=at, report_data=bound_to)
     except (AttestationError, MalformedError) as error:
         outcome = refusal(error)
-        _write_page(html_path, outcome, content, read, verifier.policy, at)
         if as_json:
             output.data_json(outcome)
         else:
             output.data(f"{output.verdict(error).replace('_', ' ')}")
             output.report(error)
+        try:
+            _write_page(html_path, outcome, content, read, verifier.policy, at)
+        except OSError as unwritten:
+            # The refusal's exit code says more than that.
+            output.talk(f"{output.paint('error:', 'bad')} {unwritten.strerror}: {html_path}")
         raise click.exceptions.Exit(output.exit_code(error)) from None
+    # The verdict is said before anything is written: where that fails, it is an error beside the verdict.
     outcome = result.to_json()
-    _write_ear(ear_path, result, identity_name)
-    _write_page(html_path, outcome, content, read, verifier.policy, at)
     if as_json:
         output.data_json(outcome)
     else:
         _show(result)
+    _write_ear(ear_path, result, identity_name)
+    _write_page(html_path, outcome, content, read, verifier.policy, at)
 
 
 def _write_ear(path: Path | None, result: AttestationResult, identity_name: str) -> None:
@@ -211,12 +217,15 @@ def _with_devices(content: bytes, format_: str, devices: tuple[Path, ...]) -> Ev
 def _write_page(
     path: Path | None,
     outcome: Mapping[str, object],
-    content: bytes,
+    content: bytes | None,
     evidence: Evidence | None,
     policy: AppraisalPolicy,
     at: datetime,
 ) -> None:
     if path is None:
+        return
+    if content is None:
+        output.talk("no page is written: the evidence was not read to its end, and a page names its digest")
         return
     from confide.pages import verification
     from confide.tees import formats
