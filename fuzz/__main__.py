@@ -14,8 +14,9 @@ import os
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from fuzz.targets import Target
@@ -65,9 +66,7 @@ def _fuzz_apart(name: str, target: Target, seconds: int, keep: Path) -> int:
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
-            os.dup2(said.fileno(), 1)
-            os.dup2(said.fileno(), 2)
-            os._exit(_fuzz(name, target, seconds, keep))
+            _run_and_exit(name, target, seconds, keep, said.fileno())
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(
             f"{name:20} {'FOUND SOMETHING' if status else 'nothing'} in {time.monotonic() - began:.0f} s",
@@ -77,6 +76,22 @@ def _fuzz_apart(name: str, target: Target, seconds: int, keep: Path) -> int:
             said.seek(0)
             sys.stdout.write(said.read().decode("utf-8", "replace")[-4000:])
     return int(status != 0)
+
+
+def _run_and_exit(name: str, target: Target, seconds: int, keep: Path, said: int) -> NoReturn:
+    """What a child does, and nothing after it: whatever the fuzzer raises, the caller's own code is not run twice."""
+    code = 1
+    try:
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        code = _fuzz(name, target, seconds, keep)
+    except SystemExit as end:
+        code = 1 if end.code else 0
+    except BaseException:  # noqa: BLE001 - shown, and then the process ends.
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _fuzz(name: str, target: Target, seconds: int, keep: Path) -> int:
