@@ -432,6 +432,37 @@ def test_a_browser_shows_the_page_and_complains_of_nothing(browser: str, tmp_pat
     assert set(re.findall(r"<([a-zA-Z0-9]+)", dom)) <= _TAGS
 
 
+def test_a_long_name_leaves_room_for_the_values_beside_it(browser: str, tmp_path: Path) -> None:
+    """A column of names as wide as the page would leave none for the values, and so hide them all."""
+    measured = render(
+        ACCEPTED, evidence_fields={"platform": {"format": "snp", "W" * 3000: 1, "measurement": "ab" * 48}}
+    )
+    script = (
+        "document.title = [...document.querySelectorAll('.tree > dl > dd, .unverified dd')]"
+        ".map(one => Math.floor(one.clientWidth)).join(' ') + ' of ' + document.body.clientWidth"
+    )
+    # Only the test's copy may run a script: the page's own policy forbids it.
+    loose = re.sub("<meta http-equiv[^>]*>", "", measured).replace(
+        "</body>", f"<script>{script}</script></body>"
+    )
+    page = tmp_path / "page.html"
+    page.write_text(loose, encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,900",
+        "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    ran = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    if ran.returncode != 0:
+        pytest.skip("chromium cannot run on this machine")
+    found = re.search(rb"<title>([0-9 ]+) of ([0-9]+)</title>", ran.stdout)
+
+    assert found is not None
+    widths = [int(one) for one in found[1].split()]
+    assert len(widths) >= 4
+    assert min(widths) > int(found[2]) / 4
+
+
 def test_the_page_is_the_same_for_the_outcome_as_json() -> None:
     assert render(json.loads(json.dumps(ACCEPTED))) == render(ACCEPTED)
     assert "2026-06-01 00:00:00 UTC" in words(render(ACCEPTED))
