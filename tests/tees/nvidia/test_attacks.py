@@ -375,6 +375,33 @@ def test_gpu_02_firmware_that_is_open_to_debugging_is_refused() -> None:
     assert nvidia.verify(nvidia.case(debug), top={"allow_debug": True}).tier.name == "CONTRAINDICATED"
 
 
+@pytest.mark.parametrize(("flag", "word"), [(1 << 30, "not secure"), (1 << 29, "in recovery")])
+def test_gpu_02_firmware_whose_certificate_calls_it_unfit_is_refused(flag: int, word: str) -> None:
+    case = nvidia.case(Platform.create("GB100", key=nvidia.key, extensions=_tcb_info(flag)))
+
+    assert nvidia.codes(case) == ["not_acceptable.attributes"]
+    assert nvidia.codes(case, top={"allow_debug": True}) == ["not_acceptable.attributes"]
+    with pytest.raises(ConfideError, match=word):
+        nvidia.verify(case)
+
+
+def test_gpu_02_flags_count_beside_another_extension_of_dice() -> None:
+    both = Platform.create("GH100", key=nvidia.key, extensions=_tcb_info(1 << 28))
+
+    assert nvidia.codes(nvidia.case(both)) == ["not_acceptable.debug"]
+
+
+@pytest.mark.parametrize("flags", [b"", b"\x08\x00", b"\xff" + bytes(4), bytes(6)])
+def test_gpu_02_flags_that_are_no_bit_string_of_dice_are_malformed(flags: bytes) -> None:
+    firmware = sequence(oid(SHA384), tagged(0x04, nvidia.device("GB100").fwid))
+    value = sequence(tagged(0xA6, firmware), tagged(0x87, flags))
+    extension = {endorse.OID_TCB_INFO: Extension(critical=False, value=value)}
+
+    assert nvidia.codes(nvidia.case(Platform.create("GB100", key=nvidia.key, extensions=extension))) == [
+        "malformed.non_canonical"
+    ]
+
+
 # GPU-03: measurements and documents
 
 

@@ -221,6 +221,11 @@ def appraise(claims: Claims, reference: object, policy: AppraisalPolicy) -> tupl
         "the device's certificate says that its firmware is open to debugging",
         "`allow_debug = true` accepts this for development",
     )
+    need(
+        not details.unfit,
+        "attributes",
+        f"the device's certificate says that its firmware is {' and '.join(details.unfit)}",
+    )
     found += _modes(details, wanted)
     found += _versions(details, wanted)
     for index, values in wanted.measurements.items():

@@ -61,6 +61,7 @@ class NvidiaDetails:
     mode: str | None
     protected_pcie: bool | None
     debug: bool
+    unfit: tuple[str, ...]
     device_nonce: bytes
     switch_pdis: tuple[bytes, ...]
     rim_names: tuple[tuple[str, str], ...]
@@ -380,6 +381,7 @@ def _details(
         mode=report.mode,
         protected_pcie=report.flag("protected_pcie_status"),
         debug=device.debug,
+        unfit=device.unfit,
         device_nonce=report.nonce,
         switch_pdis=tuple(pdis[start : start + 8] for start in range(0, len(pdis), 8)),
         rim_names=tuple(names.items()),

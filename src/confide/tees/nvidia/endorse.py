@@ -47,7 +47,9 @@ OID_SUBJECT_ALT_NAME: Final = "2.5.29.17"
 OID_DEVICE_INFO: Final = "1.3.6.1.4.1.412.274.1"
 _SHA384: Final = "2.16.840.1.101.3.4.2.2"
 _DEVICE_INFO = re.compile(r"NVIDIA:([A-Z][A-Z0-9_]{2,7}):([0-9A-F]{16})", re.ASCII)
-_DEBUG: Final = 1 << 28  # Bit 3 of OperationalFlags, counted from the most significant.
+# OperationalFlags, counted from the most significant bit. The first, notConfigured, is set on genuine Blackwell devices.
+_DEBUG: Final = 1 << 28
+_UNFIT: Final = {1 << 30: "not secure", 1 << 29: "in recovery"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ class DeviceCertificate:
 
     ``udi`` is the device's information as DMTF writes it ("NVIDIA:GH100:48B0..."), ``fwid`` SHA-384 of the firmware that the
     key belongs to, ``device_key`` the SubjectPublicKeyInfo of the device's own key where the certificate repeats it, ``debug``
-    whether it says that the firmware is open to debugging.
+    whether it says that the firmware is open to debugging, ``unfit`` what else it says against it: ``not secure``, ``in recovery``.
     """
 
     certificate: x509.Certificate
@@ -90,6 +92,7 @@ class DeviceCertificate:
     fwid: bytes
     device_key: bytes | None
     debug: bool = False
+    unfit: tuple[str, ...] = ()
 
     @property
     def ueid(self) -> str:
@@ -117,11 +120,15 @@ def read_device_certificate(certificate: x509.Certificate) -> DeviceCertificate:
             hint="GH100, GB1xx, GB2xx and LS_10 are",
             stage="identity",
         )
-    extension = certificate.extensions.get(OID_COMPOSITE_DEVICE_ID)
-    if extension is not None:
-        return DeviceCertificate(certificate, model, udi, *_composite_device_id(extension.value))
-    fwid, debug = _tcb_info(certificate.extensions[OID_TCB_INFO].value)
-    return DeviceCertificate(certificate, model, udi, fwid, None, debug)
+    composite = certificate.extensions.get(OID_COMPOSITE_DEVICE_ID)
+    tcb_info = certificate.extensions.get(OID_TCB_INFO)
+    fwid, device_key, flags = b"", None, 0
+    if tcb_info is not None:
+        fwid, flags = _tcb_info(tcb_info.value)
+    if composite is not None:
+        fwid, device_key = _composite_device_id(composite.value)
+    unfit = tuple(word for bit, word in _UNFIT.items() if flags & bit)
+    return DeviceCertificate(certificate, model, udi, fwid, device_key, bool(flags & _DEBUG), unfit)
 
 
 def _device_info(certificate: x509.Certificate) -> str:
@@ -146,9 +153,9 @@ def _composite_device_id(data: bytes) -> tuple[bytes, bytes]:
     return _fwid(parts[2], what), parts[1].expect(der.SEQUENCE).encoded
 
 
-def _tcb_info(data: bytes) -> tuple[bytes, bool]:
-    """Of DiceTcbInfo the first FWID, that of the firmware which holds the key (further ones are of later layers), and whether
-    the flag for debugging is set.
+def _tcb_info(data: bytes) -> tuple[bytes, int]:
+    """Of DiceTcbInfo the first FWID, that of the firmware which holds the key (further ones are of later layers), and the
+    OperationalFlags as a number of 32 bits.
     """
     what = "TCB info extension of the device's certificate"
     parts = der.decode(data, what=what, max_size=1024).expect(der.SEQUENCE).children()
@@ -160,8 +167,9 @@ def _tcb_info(data: bytes) -> tuple[bytes, bool]:
         raise MalformedError("non_canonical", f"{what}: no firmware is named")
     flags = next((part.content for part in parts if part.tag == 0x87), b"\x00")
     # A bit string: the number of unused bits, then the bits from the first one on.
-    bits = int.from_bytes(flags[1:5].ljust(4, b"\x00"), "big")
-    return _fwid(fwids.children()[0], what), bool(bits & _DEBUG)
+    if not 1 <= len(flags) <= 5 or flags[0] > 7:
+        raise MalformedError("non_canonical", f"{what}: flags that are not a bit string of 32 bits at most")
+    return _fwid(fwids.children()[0], what), int.from_bytes(flags[1:].ljust(4, b"\x00"), "big")
 
 
 def _fwid(element: der.Element, what: str) -> bytes:
