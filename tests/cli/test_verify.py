@@ -216,6 +216,17 @@ def test_a_slip_in_an_option_or_in_a_file_of_the_caller_s_is_no_finding_about_th
         assert confide(*common, *slip).code == 2
 
 
+def test_a_file_beside_the_evidence_that_is_no_endorsement_is_a_slip_for_endorse_too(
+    confide: Confide, tmp_path: Path
+) -> None:
+    evidence, junk = tmp_path / "evidence", tmp_path / "junk.pem"
+    evidence.write_bytes(snp.mint().evidence.encode())
+    junk.write_bytes(b"junk")
+
+    assert confide("endorse", evidence, "--endorsements", junk, "--no-cache").code == 2
+    assert confide("endorse", junk, "--no-cache").code == 3
+
+
 def test_what_endorse_writes_is_what_verify_reads(
     confide: Confide, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from confide.attestation.policy import AppraisalPolicy
 from confide.attestation.result import Tier
 from confide.attestation.verifier import Verifier
 from confide.errors import AttestationError, ConfigurationError, NotGenuine
-from confide.simulator import devices
+from confide.simulator import devices, snp_reports
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,3 +87,21 @@ def test_sim_06_another_installation_has_other_roots(home: Path, tmp_path: Path)
 def test_an_unknown_device_is_the_callers_error(home: Path) -> None:
     with pytest.raises(ConfigurationError):
         devices.example("sev", bytes(64), at=AT, directory=home)
+
+
+def test_sim_06_minted_snp_reports_have_keys_of_their_own_and_a_root_that_says_simulated() -> None:
+    one, other = (snp_reports.Authority.create("Turin") for _ in range(2))
+    case = snp_reports.mint(product="Turin", version=5, root=one, report={"vmpl": 1})
+    table = AppraisalPolicy.from_table(
+        {"tees": ["snp"], "reference": {"snp": {"measurement": "ANY", "vmpl": [1]}}}
+    )
+
+    accepted = Verifier(table, extra_anchors=(one.simulated_anchor,), allow_simulated=True).verify(
+        case.evidence, at=snp_reports.AT
+    )
+    assert accepted.simulated
+    assert one.ark != other.ark
+    with pytest.raises(NotGenuine):
+        Verifier(table, extra_anchors=(other.simulated_anchor,), allow_simulated=True).verify(
+            case.evidence, at=snp_reports.AT
+        )

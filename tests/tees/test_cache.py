@@ -112,6 +112,19 @@ def test_an_entry_that_others_may_write_is_not_used(kept: Cache, mode: int) -> N
     assert kept.find(REQUEST, at=AT) is None
 
 
+def test_a_folder_in_an_entrys_place_is_as_good_as_absent_and_leaks_no_descriptor(kept: Cache) -> None:
+    place = entry(kept)
+    place.unlink()
+    place.mkdir()
+    open_before = len(os.listdir("/proc/self/fd"))
+
+    assert all(kept.find(REQUEST, at=AT) is None for _ in range(8))
+    kept.store(REQUEST, ANSWER, expires=LATER, at=AT)
+
+    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert [one.name for one in kept.directory.iterdir()] == [place.name]
+
+
 def test_an_entry_that_is_a_link_or_no_file_is_not_used(kept: Cache, tmp_path: Path) -> None:
     path = entry(kept)
     elsewhere = tmp_path / "elsewhere"

@@ -474,6 +474,27 @@ def test_a_signature_value_in_another_form_is_refused(value: str) -> None:
     assert found == "not_genuine.bad_signature" if value == "A" * 128 else found.startswith("malformed.")
 
 
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\u3000", "\u0085"])
+@pytest.mark.parametrize("element", ["DigestValue", "SignatureValue", "X509Certificate"])
+def test_space_that_is_none_in_xml_is_no_break_in_base64(element: str, space: str) -> None:
+    text = nvidia.device().documents()[0].data.decode()
+    start = f"<ds:{element}>"
+    data = text.replace(start, start + space, 1).encode()
+
+    with pytest.raises(MalformedError) as caught:
+        rim.parse(data)
+    assert caught.value.code == "malformed.non_canonical"
+    assert rim.parse(text.replace("<ds:SignatureValue>", "<ds:SignatureValue>\t\n ").encode())
+
+
+def test_a_signature_with_an_attribute_is_refused() -> None:
+    text = nvidia.device().documents()[0].data.decode()
+
+    with pytest.raises(MalformedError) as caught:
+        rim.parse(text.replace("<ds:Signature ", '<ds:Signature Id="one" ').encode())
+    assert caught.value.code == "malformed.unknown_format"
+
+
 def test_base64_that_is_not_in_its_one_form_is_refused() -> None:
     text = document().decode()
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
