@@ -116,12 +116,12 @@ def test_a_folder_in_an_entrys_place_is_as_good_as_absent_and_leaks_no_descripto
     place = entry(kept)
     place.unlink()
     place.mkdir()
-    open_before = len(os.listdir("/proc/self/fd"))
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
 
     assert all(kept.find(REQUEST, at=AT) is None for _ in range(8))
     kept.store(REQUEST, ANSWER, expires=LATER, at=AT)
 
-    assert len(os.listdir("/proc/self/fd")) == open_before
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
     assert [one.name for one in kept.directory.iterdir()] == [place.name]
 
 

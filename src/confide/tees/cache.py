@@ -166,11 +166,12 @@ def _read(folder: int, name: str) -> bytes | None:
         descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     except OSError:
         return None
+    status = os.fstat(descriptor)
+    mine = status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    if not stat.S_ISREG(status.st_mode) or not mine or status.st_size > MAX_ENTRY + 32:
+        os.close(descriptor)  # Before `fdopen`, which raises for a folder.
+        return None
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        mine = status.st_uid == os.geteuid() and not status.st_mode & 0o022
-        if not stat.S_ISREG(status.st_mode) or not mine or status.st_size > MAX_ENTRY + 32:
-            return None
         try:
             return file.read(MAX_ENTRY + 33)
         except OSError:
