@@ -297,7 +297,11 @@ def endorse(
         kept = cache.Cache(cache.default_directory(os.environ, Path.home()))
         ask = cache.cached(ask, kept, now=trust.now, expires=endorsing.expires)
     read = formats.read(_read(evidence), format=format_)
-    beside = formats.read_endorsements(endorsement_paths)
+    try:
+        beside = formats.read_endorsements(endorsement_paths)
+    except MalformedError as error:
+        # What the caller gave beside the evidence is wrong; the exit code 3 is kept for evidence.
+        raise ConfigurationError("endorsements", error.message, hint=error.hint) from None
     read = replace(read, endorsements=read.endorsements.merge(beside))
     found = endorsing.collect(
         read, product=product, ask=ask, progress=lambda host: output.talk(f"asking {host}")
