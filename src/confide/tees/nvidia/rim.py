@@ -67,6 +67,9 @@ _NUMBER = re.compile(r"0|[1-9]\d{0,3}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}", re.ASCII)
 _VBIOS = re.compile(r"[0-9A-F]{2}(?:\.[0-9A-F]{2}){4}", re.ASCII)
 _SPACE = re.compile(r"[ \t\r\n]*")
+_NO_SPACE: Final = dict.fromkeys(
+    b" \t\r\n"
+)  # Without the spaces of Unicode, which ``str.split`` takes out as well.
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}", re.ASCII)
 
 
@@ -289,6 +292,8 @@ def _only_space(element: Any) -> None:
 
 def _read_signature(etree: Any, signature: Any) -> tuple[bytes, bytes, bytes, tuple[x509.Certificate, ...]]:
     """Canonical SignedInfo, digest, signature value and certificates of the one structure that is accepted."""
+    if signature.attrib:
+        raise _refuse("a signature with an attribute", "unknown_format")
     signed_info, value, key_info = _children(
         signature, (("SignedInfo", {}), ("SignatureValue", {}), ("KeyInfo", {}))
     )
@@ -313,7 +318,7 @@ def _read_signature(etree: Any, signature: Any) -> tuple[bytes, bytes, bytes, tu
 
 def _base64(element: Any, length: int | None) -> bytes:
     """The bytes that an element's text spells; lines may be broken, and nothing else may deviate from the one form."""
-    text = "".join((element.text or "").split())
+    text = (element.text or "").translate(_NO_SPACE)
     if len(element) or not text.isascii() or not _BASE64.fullmatch(text):
         raise _refuse("base64 that is none")
     try:
