@@ -38,3 +38,23 @@ def test_ev_14_a_file_of_a_hundred_megabytes_is_refused_before_it_is_read(
         with pytest.raises(MalformedError) as caught:
             formats.read_endorsements([file])
         assert caught.value.code == "malformed.limit_exceeded"
+
+
+def test_ev_14_what_is_trusted_is_not_read_without_end_either(confide: Confide, tmp_path: Path) -> None:
+    """Reference values, their keys and the simulated root: a slip such as naming the model file must not take the memory."""
+    evidence, huge, policy = tmp_path / "evidence", tmp_path / "huge.bin", tmp_path / "policy.toml"
+    evidence.write_bytes(b"evidence")
+    policy.write_text('tees = ["snp"]\n[reference.snp]\nmeasurement = "FILES"\n')
+    with huge.open("wb") as sparse:
+        sparse.truncate(HUNDRED_MEGABYTES)
+    common = ("verify", evidence, "--policy", policy)
+
+    with bounded(seconds=1, megabytes=16):
+        for option in (
+            ("--reference-values", huge),
+            ("--reference-values", policy, "--reference-key", huge),
+            ("--anchor", huge, "--allow-simulated"),
+        ):
+            answer = confide(*common, *option)
+            assert answer.code == 2, answer.err
+            assert "[configuration." in answer.err

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from confide.attestation.verifier import Verifier
 
 _MAX_KEY = 4096
+_MAX_FILE = 1 << 20
 SIMULATED_NOTICE = "SIMULATED: no hardware protects this enclave; whoever owns the machine can read it"
 
 
@@ -173,6 +174,17 @@ def endorsements(paths: tuple[Path, ...]) -> Endorsements | None:
     return formats.read_endorsements(paths)
 
 
+def _read(path: Path) -> bytes:
+    """A small file that the caller trusts; the wrong one may be a model, or have no end."""
+    with path.open("rb") as file:
+        content = file.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        raise ConfigurationError(
+            "limit_exceeded", "a file of keys, roots or reference values is larger than 1 MiB"
+        )
+    return content
+
+
 def _reference_values(
     paths: tuple[Path, ...], keys: tuple[Path, ...], at: datetime
 ) -> tuple[ReferenceValues, ...]:
@@ -182,7 +194,7 @@ def _reference_values(
     trusted = tuple(
         block
         for path in keys
-        for block in pem.blocks(path.read_bytes(), "PUBLIC KEY", max_size=_MAX_KEY, max_count=16)
+        for block in pem.blocks(_read(path), "PUBLIC KEY", max_size=_MAX_KEY, max_count=16)
     )
     if keys and not trusted:
         # Without a key nothing would have to be signed: the opposite of what was asked for.
@@ -191,9 +203,7 @@ def _reference_values(
             "no public key is in the files that --reference-key names",
             hint="give a file that begins with `-----BEGIN PUBLIC KEY-----`",
         )
-    return tuple(
-        values for path in paths for values in reference.read(path.read_bytes(), at=at, keys=trusted)
-    )
+    return tuple(values for path in paths for values in reference.read(_read(path), at=at, keys=trusted))
 
 
 def _anchors(text: str) -> tuple[TrustAnchor, ...]:
@@ -207,7 +217,7 @@ def _anchors(text: str) -> tuple[TrustAnchor, ...]:
     from confide.crypto.x509 import parse_pem
     from confide.simulator.installation import PRODUCT
 
-    certificates = tuple(certificate.der for certificate in parse_pem(Path(text).read_bytes()))
+    certificates = tuple(certificate.der for certificate in parse_pem(_read(Path(text))))
     return tuple(
         TrustAnchor(tee, PRODUCT if tee == "snp" else "given", certificates, simulated=True)
         for tee in schemes.PACKAGES
