@@ -105,3 +105,11 @@ def test_sim_06_minted_snp_reports_have_keys_of_their_own_and_a_root_that_says_s
         Verifier(table, extra_anchors=(other.simulated_anchor,), allow_simulated=True).verify(
             case.evidence, at=snp_reports.AT
         )
+
+
+def test_anchors_are_made_for_the_tees_that_are_asked_for_only(home: Path) -> None:
+    assert [anchor.tee for anchor in devices.anchors(home, tees=("nitro", "snp", "token"))] == [
+        "snp",
+        "nitro",
+    ]
+    assert devices.anchors(home, tees=()) == ()

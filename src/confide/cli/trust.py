@@ -91,7 +91,7 @@ class Trusted:
             return Verifier(
                 policy,
                 endorsements=endorsements(self.endorsement_paths),
-                extra_anchors=() if self.anchor is None else _anchors(self.anchor),
+                extra_anchors=() if self.anchor is None else _anchors(self.anchor, policy.tees),
                 allow_simulated=self.allow_simulated,
             )
         except (MalformedError, NotAcceptable, NotGenuine) as error:
@@ -206,12 +206,12 @@ def _reference_values(
     return tuple(values for path in paths for values in reference.read(_read(path), at=at, keys=trusted))
 
 
-def _anchors(text: str) -> tuple[TrustAnchor, ...]:
+def _anchors(text: str, tees: tuple[str, ...]) -> tuple[TrustAnchor, ...]:
     """The simulated roots in a file, each for every TEE: which of them a chain ends at is for the chain to show."""
     if text == "local":
         from confide.simulator import devices
 
-        return devices.anchors()
+        return devices.anchors(tees=tees)
     from confide.attestation import schemes
     from confide.attestation.anchors import TrustAnchor
     from confide.crypto.x509 import parse_pem
