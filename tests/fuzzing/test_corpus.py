@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from fuzz import __main__ as runner
-from fuzz.targets import TARGETS, Target
+from fuzz.targets import TARGETS
 
 from confide.errors import ConfideError
 
@@ -64,18 +65,40 @@ def test_ev_04_what_is_near_a_seed_gives_errors_of_confide_only(name: str) -> No
                     continue
 
 
+RUNNER = """
+import sys
+from pathlib import Path
+from confide.errors import ConfideError
+from fuzz import __main__ as runner
+from fuzz.targets import Target
+
+def wrong(data):
+    if len(data) > 2:
+        raise IndexError
+
+def right(data):
+    if len(data) > 2:
+        raise ConfideError("x", "refused")
+
+folder = Path(sys.argv[1])
+found = runner._fuzz_apart("wrong", Target(wrong), 5, folder / "wrong")
+nothing = runner._fuzz_apart("right", Target(right), 1, folder / "right")
+sys.exit(0 if (found, nothing) == (1, 0) and list((folder / "wrong").glob("crash-*")) else 1)
+"""
+
+
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="the fuzzer is not to be had for this Python")
-def test_the_runner_notices_what_a_target_does_wrong(tmp_path: Path) -> None:
+def test_the_runner_notices_what_a_target_does_wrong(tmp_path: Path, repository: Path) -> None:
+    """In a process of its own: the runner forks, and the tests' process has threads."""
     pytest.importorskip("atheris", reason="the fuzzer is not installed: it is in the dependency group `fuzz`")
 
-    def wrong(data: bytes) -> None:
-        if len(data) > 2:
-            raise IndexError
+    ended = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(tmp_path)],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
 
-    def right(data: bytes) -> None:
-        if len(data) > 2:
-            raise ConfideError("x", "refused")
-
-    assert runner._fuzz_apart("wrong", Target(wrong), 5, tmp_path / "wrong") == 1
-    assert list((tmp_path / "wrong").glob("crash-*"))
-    assert runner._fuzz_apart("right", Target(right), 1, tmp_path / "right") == 0
+    assert ended.returncode == 0, ended.stdout + ended.stderr
