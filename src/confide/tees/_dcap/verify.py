@@ -9,18 +9,17 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from confide.attestation import result
 from confide.attestation.claims import Check, Voucher
+from confide.attestation.findings import Findings
 from confide.crypto import signing, x509
-from confide.errors import EndorsementsMissing, MalformedError, NotGenuine, Reason
+from confide.errors import EndorsementsMissing, MalformedError, NotGenuine
 from confide.tees._dcap import chain as chain_
 from confide.tees._dcap import identity, pck, tcb
 from confide.tees._dcap.selection import Pool, gather, select_identity, select_info, verify_ecdsa
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
     from confide.attestation.anchors import TrustAnchor
@@ -35,9 +34,6 @@ __all__ = ["Genuine", "verify"]
 
 _STAGE: Final = "endorsement"
 _KINDS: Final = {"sgx": ("SGX", "QE"), "tdx": ("TDX", "TD_QE")}
-
-_T = TypeVar("_T")
-_P = ParamSpec("_P")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,30 +58,6 @@ class Genuine:
     unproven: tuple[str, ...]
 
 
-class _Findings:
-    """Collects what independent checks find, so that one failure does not hide another."""
-
-    def __init__(self) -> None:
-        self.genuine: list[Reason] = []
-        self.missing: list[Reason] = []
-
-    def run(self, check: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
-        """The check's result, or None after keeping its finding."""
-        try:
-            return check(*args, **kwargs)
-        except NotGenuine as error:
-            self.genuine += error.reasons
-        except EndorsementsMissing as error:
-            self.missing += error.reasons
-        return None
-
-    def raise_any(self) -> None:
-        result.raise_first(
-            list(dict.fromkeys(self.genuine)),
-            list(dict.fromkeys(self.missing)),
-        )
-
-
 def verify(
     quote: Quote,
     *,
@@ -102,7 +74,7 @@ def verify(
     """
     anchored = chain_.sort_anchors(anchors, tee)
     pool = gather(endorsements)
-    found = _Findings()
+    found = Findings()
     found.run(_verify_quote, quote)
     found.run(_check_report_data, quote)
     pck_kind, enclave_kind = _KINDS[tee]

@@ -11,18 +11,16 @@ import functools
 import itertools
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from confide.attestation import claims as claims_
-from confide.attestation import result
 from confide.attestation.claims import Check, Voucher
+from confide.attestation.findings import Findings
 from confide.crypto import x509
-from confide.errors import EndorsementsMissing, MalformedError, NotGenuine, Reason
+from confide.errors import EndorsementsMissing, MalformedError, NotGenuine
 from confide.tees.nitro import endorse, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from confide.attestation.anchors import TrustAnchor
     from confide.attestation.claims import Claims
     from confide.attestation.evidence import Endorsements
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NitroDetails", "authenticate"]
 
-_T = TypeVar("_T")
 _Chain = tuple[x509.Certificate, ...]
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
@@ -84,7 +81,7 @@ def authenticate(
     leaf = _parsed(document.certificate)
     others = tuple(_parsed(der) for der in document.cabundle)
     signed_at = _EPOCH + timedelta(milliseconds=document.timestamp)
-    found = _Findings()
+    found = Findings()
     found.run(lambda: document.sign1.verify(leaf.public_key_der))
     verified = found.run(lambda: _verify_chain(leaf, others, anchored, signed_at, at))
     found.run(lambda: _check_time(leaf, signed_at, at))
@@ -136,27 +133,6 @@ def _validity(signed_at: datetime, *, archival: bool) -> Check:
             f"archival: certificates were judged at the document's own time, {signed_at:%Y-%m-%dT%H:%M:%SZ}",
         )
     return Check("validity", "passed", "every certificate at the time of verification")
-
-
-class _Findings:
-    """Collects what independent checks find, so that one failure does not hide another."""
-
-    def __init__(self) -> None:
-        self.genuine: list[Reason] = []
-        self.missing: list[Reason] = []
-
-    def run(self, check: Callable[[], _T]) -> _T | None:
-        """The check's result, or None after keeping its finding."""
-        try:
-            return check()
-        except NotGenuine as error:
-            self.genuine += error.reasons
-        except EndorsementsMissing as error:
-            self.missing += error.reasons
-        return None
-
-    def raise_any(self) -> None:
-        result.raise_first(self.genuine, self.missing)
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from confide.attestation import claims as claims_
-from confide.attestation import result
 from confide.attestation.claims import Check, Voucher
+from confide.attestation.findings import Findings
 from confide.crypto import x509
 from confide.errors import EndorsementsMissing, MalformedError, NotGenuine
 from confide.tees.nvidia import endorse, wire
@@ -22,17 +22,14 @@ from confide.tees.nvidia.compare import RimComparison, compare
 from confide.tees.nvidia.revocation import Revocation, check_chain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
     from confide.attestation.anchors import TrustAnchor
     from confide.attestation.claims import Claims
     from confide.attestation.evidence import Endorsements
-    from confide.errors import Reason
 
 __all__ = ["NvidiaDetails", "authenticate"]
 
-_T = TypeVar("_T")
 
 MAX_CERTIFICATES: Final = 64
 MAX_CHAIN: Final = 7
@@ -104,7 +101,7 @@ def authenticate(
     roots = _roots(anchors)
     signed = data[: report.signed_bytes]
     device, others = _find_device_certificate(report, signed, endorsements)
-    found = _Findings()
+    found = Findings()
     found.run(lambda: _verify_signature(device.certificate, signed, report))
     chain = found.run(lambda: _verify_chain(device, others, roots, at))
     revocation: Revocation | None = None
@@ -156,27 +153,6 @@ def authenticate(
         chain=tuple(Voucher(one.subject, one.spki_sha256) for one in chain),
         unproven=_unproven(device, report),
     )
-
-
-class _Findings:
-    """Collects what independent checks find, so that one failure does not hide another."""
-
-    def __init__(self) -> None:
-        self.genuine: list[Reason] = []
-        self.missing: list[Reason] = []
-
-    def run(self, check: Callable[[], _T]) -> _T | None:
-        """The check's result, or None after keeping its finding."""
-        try:
-            return check()
-        except NotGenuine as error:
-            self.genuine += error.reasons
-        except EndorsementsMissing as error:
-            self.missing += error.reasons
-        return None
-
-    def raise_any(self) -> None:
-        result.raise_first(self.genuine, self.missing)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

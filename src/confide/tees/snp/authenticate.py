@@ -10,17 +10,16 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from confide.attestation import claims as claims_
-from confide.attestation import result
 from confide.attestation.claims import Check, Voucher
+from confide.attestation.findings import Findings
 from confide.crypto import x509
 from confide.errors import ConfideError, EndorsementsMissing, MalformedError, NotGenuine, Reason
 from confide.tees.snp import endorse, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
 
     from confide.attestation.anchors import TrustAnchor
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SnpDetails", "authenticate"]
 
-_T = TypeVar("_T")
 
 MAX_CERTIFICATES: Final = 64
 MAX_CRLS: Final = 32
@@ -96,7 +94,7 @@ def authenticate(
     report = wire.decode_report(data)
     anchored = _sorted(anchors)
     key, others = _find_key_certificate(report, endorsements, anchored, at)
-    found = _Findings()
+    found = Findings()
     found.run(lambda: _verify_signature(key.certificate, data, report))
     chain = found.run(lambda: _verify_chain(key, others, anchored, at))
     revocation, expires = None, key.certificate.not_after
@@ -137,27 +135,6 @@ def authenticate(
         chain=tuple(Voucher(one.subject, one.spki_sha256) for one in chain),
         unproven=(wire.UNPROVEN_V4,) if report.version == 4 else (),
     )
-
-
-class _Findings:
-    """Collects what independent checks find, so that one failure does not hide another."""
-
-    def __init__(self) -> None:
-        self.genuine: list[Reason] = []
-        self.missing: list[Reason] = []
-
-    def run(self, check: Callable[[], _T]) -> _T | None:
-        """The check's result, or None after keeping its finding."""
-        try:
-            return check()
-        except NotGenuine as error:
-            self.genuine += error.reasons
-        except EndorsementsMissing as error:
-            self.missing += error.reasons
-        return None
-
-    def raise_any(self) -> None:
-        result.raise_first(self.genuine, self.missing)
 
 
 @functools.lru_cache(maxsize=256)
@@ -266,7 +243,7 @@ def _find_key_certificate(
 
 def _fit(key: endorse.KeyCertificate, report: wire.Report, at: datetime) -> int:
     """How many of the checks that need no signature a certificate passes."""
-    found = _Findings()
+    found = Findings()
     found.run(lambda: _check_identity(key, report))
     found.run(lambda: _check_processor(key, report))
     tcbs = found.run(lambda: _read_tcbs(key, report))

@@ -11,28 +11,26 @@ import hmac
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 from confide.attestation import claims as claims_
-from confide.attestation import result
 from confide.attestation.claims import Check
+from confide.attestation.findings import Findings
 from confide.crypto import signing
-from confide.errors import EndorsementsMissing, MalformedError, NotGenuine
+from confide.errors import MalformedError, NotGenuine
 from confide.tees.tpm import boot, public, trust, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from confide.attestation.anchors import TrustAnchor
     from confide.attestation.claims import Claims
     from confide.attestation.evidence import Endorsements
-    from confide.errors import Reason
     from confide.tees.tpm.endorse import GceInstance
     from confide.tees.tpm.hcl import RuntimeClaims
 
 __all__ = ["TpmDetails", "authenticate"]
 
-_T = TypeVar("_T")
 
 _ATTRIBUTES: Final = ("fixedTPM", "restricted", "sign")
 _SCHEME_UNPROVEN: Final = "quotes signed with RSAPSS or ECDSA have been seen from the software TPM swtpm only; those of clouds are RSASSA"
@@ -92,7 +90,7 @@ def authenticate(
     area = None if evidence.ak is None else public.decode_public(evidence.ak)
     _check_values(attest, evidence)
     claimed = evidence.spki if area is None else area.spki()
-    found = _Findings()
+    found = Findings()
     trusted = found.run(
         lambda: trust.find(
             evidence,
@@ -150,27 +148,6 @@ def authenticate(
         chain=trusted.chain,
         unproven=() if signature.scheme == "rsassa" else (_SCHEME_UNPROVEN,),
     )
-
-
-class _Findings:
-    """Collects what independent checks find, so that one failure does not hide another."""
-
-    def __init__(self) -> None:
-        self.genuine: list[Reason] = []
-        self.missing: list[Reason] = []
-
-    def run(self, check: Callable[[], _T]) -> _T | None:
-        """The check's result, or None after keeping its finding."""
-        try:
-            return check()
-        except NotGenuine as error:
-            self.genuine += error.reasons
-        except EndorsementsMissing as error:
-            self.missing += error.reasons
-        return None
-
-    def raise_any(self) -> None:
-        result.raise_first(self.genuine, self.missing)
 
 
 def _check_values(attest: wire.Attest, evidence: wire.TpmEvidence) -> None:
